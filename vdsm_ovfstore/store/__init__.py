@@ -1,0 +1,4 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""What a store does. Knows format, storage and lease."""
