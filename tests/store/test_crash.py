@@ -1,0 +1,139 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""
+A crash at every single change of storage: the old or the new generation,
+whole, and the next writer goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Callable, Optional
+
+import pytest
+
+from tests.simfs import SimFS, SimSystem
+from tests.store import simhost
+
+pytestmark = pytest.mark.slow
+
+OLD = simhost.archive("alpha", "beta")
+NEW = simhost.archive("alpha", "beta", "gamma")
+LATER = simhost.archive("delta", "alpha")
+
+
+@functools.cache
+def _sealed(copies: int) -> SimFS:
+    fs = simhost.new_fs(copies)
+    simhost.work(SimSystem(fs), simhost.archive("alpha"))
+    simhost.work(SimSystem(fs), OLD)
+    fs.sync()
+    return fs
+
+
+def sealed(copies: int) -> SimFS:
+    """A storage with two generations, the newest one OLD."""
+    return _sealed(copies).clone()
+
+
+def unsealed(copies: int) -> SimFS:
+    """A storage that only stock hosts have written: OLD on each copy."""
+    fs = simhost.new_fs(copies)
+    for number in range(copies):
+        simhost.stock_write(fs, number, OLD)
+    return fs
+
+
+def foreign(copies: int) -> SimFS:
+    """Two generations, then a stock host wrote OLD over the first copy."""
+    fs = simhost.new_fs(copies)
+    simhost.work(SimSystem(fs), simhost.archive("alpha"))
+    simhost.work(SimSystem(fs), simhost.archive("beta"))
+    simhost.stock_write(fs, 0, OLD)
+    return fs
+
+
+def torn(copies: int) -> SimFS:
+    """As sealed, then a stock host died in mid-write on the first copy."""
+    fs = sealed(copies)
+    simhost.stock_write(fs, 0, LATER, stamp=False, torn=1024)
+    return fs
+
+
+def states(
+    start: SimFS, data: Optional[bytes]
+) -> Iterator[tuple[str, bool, SimFS]]:
+    """
+    All that a crash of one tenure can leave.
+
+    Yields what happened, whether the upload was acknowledged, and the state.
+    """
+    at = 1
+    while True:
+        fs = start.clone()
+        host = SimSystem(fs)
+        crashed = simhost.crashes(host, at, data)
+        what = f"crash before change {at} ({host.log[-1]})"
+        yield f"{what}, killed", not crashed, fs.clone()
+        known = {fs.state()}
+        for how, left in fs.power_losses():
+            if left.state() not in known:
+                known.add(left.state())
+                yield f"{what}, power lost, {how}", not crashed, left
+        if not crashed:
+            return
+        at += 1
+
+
+def assert_recovers(
+    what: str, acknowledged: bool, fs: SimFS, seen: int
+) -> None:
+    """
+    The reader gets the old or the new archive; heal keeps what was shown;
+    the next upload works and both are in the history.
+    """
+    number, data = simhost.read(fs)
+    assert data == NEW or (data == OLD and not acknowledged), what
+    assert number >= seen, what
+
+    simhost.work(SimSystem(fs))
+    healed, after = simhost.read(fs)
+    assert after in (OLD, NEW), what
+    assert healed >= number, what
+    if data == NEW:
+        assert after == NEW, what
+    simhost.assert_sound(fs, after)
+
+    # What is healed needs no second healing: only the claims are written.
+    second = SimSystem(fs)
+    simhost.work(second)
+    assert not [c for c in second.log if "rename" in c], what
+
+    outcome = simhost.work(SimSystem(fs), LATER)
+    assert outcome is not None and outcome.generation == healed + 1, what
+    simhost.assert_sound(fs, LATER)
+    kept = simhost.history(fs)
+    assert (healed, after) in kept, what
+    assert (healed + 1, LATER) in kept, what
+
+
+CASES = [
+    pytest.param(sealed, 1, 2, id="sealed-one-copy"),
+    pytest.param(sealed, 2, 2, id="sealed-two-copies"),
+    pytest.param(unsealed, 1, 0, id="unsealed-one-copy"),
+    pytest.param(unsealed, 2, 0, id="unsealed-two-copies"),
+    pytest.param(torn, 2, 2, id="torn-stock-write"),
+]
+
+
+@pytest.mark.parametrize("start,copies,seen", CASES)
+def test_crash_during_upload(
+    start: Callable[[int], SimFS], copies: int, seen: int
+) -> None:
+    count = 0
+    for what, acknowledged, fs in states(start(copies), NEW):
+        assert_recovers(what, acknowledged, fs, seen)
+        count += 1
+    assert count > 50
