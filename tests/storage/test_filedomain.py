@@ -14,12 +14,13 @@ import pytest
 from tests.conftest import TREES, MakeFilesystem, MakeTree
 from tests.storage.traced_system import Crash, TracedSystem
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.format.ids import is_uuid
 from vdsm_ovfstore.storage.filedomain import (
     FileDomain,
     create_domain,
     find_domains,
 )
-from vdsm_ovfstore.storage.tree import is_uuid, random_id
+from vdsm_ovfstore.storage.tree import random_id
 
 MIB = 1024**2
 ROOT = os.geteuid() == 0

@@ -7,7 +7,8 @@ import uuid
 
 import pytest
 
-from vdsm_ovfstore.storage.tree import is_uuid, random_id
+from vdsm_ovfstore.format.ids import is_uuid
+from vdsm_ovfstore.storage.tree import random_id
 
 
 def test_random_id() -> None:

@@ -64,6 +64,15 @@ def new_fs(copies: int) -> SimFS:
     return fs
 
 
+def sealed(copies: int, newest: bytes) -> SimFS:
+    """A storage with two generations, all of it durable."""
+    fs = new_fs(copies)
+    work(SimSystem(fs), archive("alpha"))
+    work(SimSystem(fs), newest)
+    fs.sync()
+    return fs
+
+
 def open_domain(host: SimSystem) -> FileDomain:
     return FileDomain.open(f"/sim/{DOMAIN}", system=host)
 

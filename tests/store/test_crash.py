@@ -26,11 +26,7 @@ LATER = simhost.archive("delta", "alpha")
 
 @functools.cache
 def _sealed(copies: int) -> SimFS:
-    fs = simhost.new_fs(copies)
-    simhost.work(SimSystem(fs), simhost.archive("alpha"))
-    simhost.work(SimSystem(fs), OLD)
-    fs.sync()
-    return fs
+    return simhost.sealed(copies, OLD)
 
 
 def sealed(copies: int) -> SimFS:

@@ -24,11 +24,7 @@ LATER = simhost.archive("delta", "alpha")
 
 
 def sealed(copies: int) -> SimFS:
-    fs = simhost.new_fs(copies)
-    simhost.work(SimSystem(fs), simhost.archive("alpha"))
-    simhost.work(SimSystem(fs), OLD)
-    fs.sync()
-    return fs
+    return simhost.sealed(copies, OLD)
 
 
 @pytest.mark.parametrize("copies", [1, 2], ids="{}-copies".format)

@@ -35,16 +35,16 @@ from typing import NamedTuple, Optional, Union
 from xml.parsers import expat
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.format.ids import UUID
 
 MAX_OVF = 16 * 1024**2  # bytes; the largest seen in the field are ~1 MiB
 MAX_DEPTH = 128  # nested elements; the engine writes 6, lxml reads 256
 MAX_NAME = 255  # characters; the engine's column is varchar(255)
 MAX_DISKS = 4096  # distinct disks of one entity
 
-_UUID = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
-_DISK = re.compile(_UUID + r"(?![^/])", re.IGNORECASE)
+_DISK = re.compile(UUID + r"(?![^/])", re.IGNORECASE)
 _ENTITY_ID = re.compile(
-    rb"<Section\s[^<]*?\bovf:id=([\"'])(" + _UUID.encode() + rb")\1", re.I
+    rb"<Section\s[^<]*?\bovf:id=([\"'])(" + UUID.encode() + rb")\1", re.I
 )
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _ENTITIES = ("Content", "VirtualSystem")

@@ -25,6 +25,8 @@ import time
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from vdsm_ovfstore.format.ids import is_uuid
+
 VERSION = 1
 
 # All structures begin at multiples of this: the largest sector size in use,
@@ -34,9 +36,6 @@ BLOCK = 4096
 _DIGEST = 32
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_UUID = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
-)
 _ISO_TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z\Z", re.ASCII
 )
@@ -129,7 +128,7 @@ def sha256(fields: dict[str, Any], key: str) -> str:
 
 def uuid(fields: dict[str, Any], key: str) -> str:
     value = fields.get(key)
-    if not isinstance(value, str) or not _UUID.match(value):
+    if not isinstance(value, str) or not is_uuid(value):
         raise RecordInvalid(key)
     return value
 

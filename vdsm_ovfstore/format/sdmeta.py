@@ -36,6 +36,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.format.ids import is_uuid
 
 DEFAULT_BLOCK_SIZE = 512
 DEFAULT_ALIGNMENT = 1024**2
@@ -54,7 +55,6 @@ LEASE_PARAMETERS: Mapping[str, str] = MappingProxyType(
 _CHECKSUM = "_SHA_CKSUM"
 _MAX_TEXT = 64 * 1024  # bytes; VDSM's has ~400
 _DIGITS = re.compile(r"[0-9]{1,9}")
-_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
 class DomainMetadata(NamedTuple):
@@ -105,7 +105,7 @@ class DomainMetadata(NamedTuple):
             if key not in values:
                 raise ValueError(f"it has no {key}")
         uuid = values.pop("SDUUID")
-        if _UUID.fullmatch(uuid) is None:
+        if not is_uuid(uuid):
             raise ValueError(f"SDUUID is {uuid[:40]!r}, not a UUID")
         return cls(
             uuid=uuid,

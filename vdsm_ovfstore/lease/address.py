@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# A domain's own lease: VDSM's sd.py, SDM_LEASE_NAME and SDM_LEASE_SLOT.
+SDM_LEASE_NAME = "SDM"
+SDM_LEASE_SLOT = 1
+
 
 class LeaseAddress(NamedTuple):
     """

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.lease import daemon
-from vdsm_ovfstore.lease.address import LeaseAddress
+from vdsm_ovfstore.lease.address import (
+    SDM_LEASE_NAME,
+    SDM_LEASE_SLOT,
+    LeaseAddress,
+)
 
 log = logging.getLogger("ovfstore.lease")
-
-# sd.py: SDM_LEASE_NAME, SDM_LEASE_SLOT
-SDM_LEASE_NAME = "SDM"
-SDM_LEASE_SLOT = 1
 
 
 class _Domain(Protocol):

@@ -24,8 +24,10 @@ from typing import NamedTuple, Optional, Protocol
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import description
+from vdsm_ovfstore.format.ids import is_uuid
 from vdsm_ovfstore.format.sdmeta import LEASE_PARAMETERS, DomainMetadata
 from vdsm_ovfstore.format.volmeta import VolumeMetadata
+from vdsm_ovfstore.lease.address import SDM_LEASE_NAME, SDM_LEASE_SLOT
 from vdsm_ovfstore.storage.directio import round_up
 from vdsm_ovfstore.storage.failure import translated
 from vdsm_ovfstore.storage.replace import Place, replace_small
@@ -34,7 +36,6 @@ from vdsm_ovfstore.storage.tree import (
     IMAGES,
     METADATA_MODE,
     Tree,
-    is_uuid,
     random_id,
 )
 
@@ -42,7 +43,6 @@ log = logging.getLogger("ovfstore.storage")
 
 MAILBOX_SIZE = 16 * 1024**2  # bytes; VDSM's mailbox, 4 KiB for each host
 ALIGNMENTS = tuple(n * 1024**2 for n in (1, 2, 4, 8))  # sanlock's, bytes
-SDM = "SDM"  # VDSM's name of a domain's own lease, in slot 1
 
 
 class FormatLease(Protocol):
@@ -267,9 +267,9 @@ def _format(
         path = parent.where(domain.uuid, DOM_MD, "leases")
         format_lease(
             lockspace=domain.uuid,
-            resource=SDM,
+            resource=SDM_LEASE_NAME,
             path=path,
-            offset=domain.alignment,
+            offset=SDM_LEASE_SLOT * domain.alignment,
             align=domain.alignment,
             sector=domain.block_size,
         )

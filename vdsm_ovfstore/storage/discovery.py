@@ -9,8 +9,9 @@ import logging
 import os
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.format.ids import is_uuid
 from vdsm_ovfstore.storage.failure import translated
-from vdsm_ovfstore.storage.tree import DOM_MD, is_uuid
+from vdsm_ovfstore.storage.tree import DOM_MD
 
 log = logging.getLogger("ovfstore.storage")
 

@@ -17,13 +17,14 @@ import os
 from typing import Optional
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.format.ids import is_uuid
 from vdsm_ovfstore.format.sdmeta import DomainMetadata
 from vdsm_ovfstore.format.volmeta import VolumeMetadata
 from vdsm_ovfstore.storage import create
 from vdsm_ovfstore.storage.discovery import domains_below, domains_in
 from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.storage.system import System
-from vdsm_ovfstore.storage.tree import DOM_MD, IMAGES, STORE, Tree, is_uuid
+from vdsm_ovfstore.storage.tree import DOM_MD, IMAGES, STORE, Tree
 from vdsm_ovfstore.storage.volumefiles import LOG_SUFFIX, META_SUFFIX
 
 log = logging.getLogger("ovfstore.storage")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,13 +44,7 @@ OWNER = (36, 36)
 # Metadata files are smaller; what is larger is none.
 MAX_SMALL_FILE = 64 * 1024
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def is_uuid(name: str) -> bool:
-    """Whether `name` is a UUID as VDSM writes it."""
-    return _UUID.fullmatch(name) is not None
 
 
 def random_id() -> str:
