@@ -49,6 +49,13 @@ class Error(Exception):
         """The next step in words, or an empty string."""
         return self.hint.format(self=self)
 
+    @classmethod
+    def public_name(cls) -> str:
+        """The class that others know: the nearest one of this module."""
+        return next(
+            k for k in cls.__mro__ if k.__module__ == __name__
+        ).__name__
+
     def fields(self) -> dict[str, Any]:
         """The fields as JSON types, for machine readers."""
         plain = (str, int, float, bool, type(None), list, dict)
@@ -187,12 +194,16 @@ class LeaseBusy(Error):
 
 
 class LockspaceMissing(Error):
+    """The next step is another one where a daemon joins by itself."""
+
+    way_out = "Activate the storage domain on this host first"
+
     code = 661  # VDSM: AcquireHostIdFailure
     msg = (
         "This host has not joined the sanlock lockspace of domain "
         "{self.domain}: {self.reason}"
     )
-    hint = "Activate the storage domain on this host first"
+    hint = "{self.way_out}"
 
 
 class LeaseFailed(Error):
@@ -341,6 +352,173 @@ class FormatUnknown(Error):
         "program: format version {self.version}"
     )
     hint = "Nothing was written; use that version"
+
+
+# -- a host and its clients ---------------------------------------------------
+
+
+class DomainNotServed(Error):
+    code = 358  # VDSM: StorageDomainDoesNotExist
+    msg = "This host does not serve storage domain {self.domain}"
+    hint = "The verb list says which it serves"
+
+
+class PoolMismatch(Error):
+    code = 3537
+    msg = (
+        "Storage domain {self.domain} belongs to storage pool {self.found}, "
+        "not to {self.asked}"
+    )
+    hint = "Give the right storagepoolID, or leave it out"
+
+
+class RequestInvalid(Error):
+    """A request that no verb can be asked with: HTTP, JSON-RPC."""
+
+    code = 3506
+    msg = "Invalid request: {self.reason}"
+    hint = "docs/verbs.md shows a valid one for each verb"
+
+
+class ParametersInvalid(Error):
+    code = 3507
+    msg = "{self.verb}: {self.reason}"
+    hint = "docs/verbs.md says which parameters it takes"
+
+
+class TransferNotFound(Error):
+    code = 3508
+    msg = "There is no such transfer on this host"
+    hint = (
+        "A host that was started again has forgotten its transfers; ask for "
+        "a new one with upload or download"
+    )
+
+
+class TransferRefused(Error):
+    """
+    A transfer that is there but cannot be used so.
+
+    gone tells that it never will be again.
+    """
+
+    gone: bool
+
+    code = 3509
+    msg = "Transfer {self.transfer}: {self.reason}"
+    hint = "Ask for a new one with upload or download"
+
+
+class TransferIncomplete(Error):
+    """stalled tells a silent peer from one that went away."""
+
+    stalled: bool
+
+    code = 3517
+    msg = (
+        "The transfer ended after {self.done} of {self.length} bytes: "
+        "{self.reason}"
+    )
+    hint = "Nothing was written; send it again, to a new transfer"
+
+
+class HostBusy(Error):
+    """retry_after is in seconds."""
+
+    retry_after: int
+
+    code = 3518
+    exit_status = EXIT_BUSY
+    msg = "The host is busy: {self.reason}"
+    hint = "Try again in {self.retry_after} seconds"
+
+
+class SpoolFull(Error):
+    code = 3539
+    msg = "No space left for the spool files"
+    hint = (
+        "Nothing was written; free space in the spool directory, or use "
+        "another one: [limits] spool of a host, TMPDIR of a command"
+    )
+
+
+class AbortRefused(Error):
+    code = 3519
+    exit_status = EXIT_BUSY
+    msg = "Cannot abort {self.what}: {self.reason}"
+    hint = "Wait for its end; getTransfer and getJobs tell how far it is"
+
+
+class Aborted(Error):
+    code = 3524
+    msg = "Aborted: {self.what}"
+    hint = "Nothing was written"
+
+
+class JobNotFound(Error):
+    code = 3525
+    msg = "There is no job {self.job} on this host"
+    hint = "Jobs are forgotten an hour after their end, or with the host"
+
+
+class HostUnreachable(Error):
+    """kind is one of client/failure.py; way_out is what to do about it."""
+
+    reason: str
+    kind: str
+
+    code = 3526
+    msg = "Cannot reach the host {self.address}: {self.reason}"
+    hint = "{self.way_out}"
+
+
+class ConfigInvalid(Error):
+    """path is that of a file; "" for what no file says."""
+
+    path: str
+
+    code = 3527
+    exit_status = EXIT_USAGE
+    msg = "Configuration{self._of_file}: {self.reason}"
+    hint = (
+        "Correct it; packaging/ovfstored.conf (installed in "
+        "share/vdsm-ovfstore) has every key"
+    )
+
+    @property
+    def _of_file(self) -> str:
+        return f" {self.path}" if self.path else ""
+
+
+class AddressUnavailable(Error):
+    """
+    key names the section and the keys that it was set with.
+
+    A next try may do better: it may come late at boot, or become free.
+    """
+
+    key: str
+
+    code = 3528
+    msg = "Cannot listen on {self.address}: {self.reason}"
+    hint = "Free it, or set another one: {self.key}"
+
+
+class CertificateInvalid(Error):
+    """A certificate of a host, its key or its CA."""
+
+    path: str
+
+    code = 3529
+    exit_status = EXIT_USAGE
+    msg = "Cannot use {self.path}: {self.reason}"
+    hint = "Put the right file there, or set another directory: [tls] pki"
+
+
+class PackageMissing(Error):
+    exit_status = EXIT_USAGE
+    msg = "{self.python} has no {self.module}"
+    hint = "Install {self.package}"
 
 
 # -- the command line ---------------------------------------------------------

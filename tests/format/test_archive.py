@@ -146,7 +146,7 @@ def test_members() -> None:
 
 
 def test_no_entity() -> None:
-    checker = ArchiveChecker()
+    checker = ArchiveChecker(strict=False)
     assert checker.feed(END) == []
     checker.close()
     assert checker.end == 1024
@@ -800,3 +800,15 @@ def test_memory_does_not_grow_with_the_archive() -> None:
 def test_kinds_and_limits(name: str, kind: str, limit: Optional[int]) -> None:
     assert member.member_kind(name) == kind
     assert member.size_limit(kind) == limit
+
+
+@pytest.mark.parametrize("length", [1024, 10240], ids=["marker", "record"])
+def test_nothing_but_zeros_is_no_upload(length: int) -> None:
+    checker = ArchiveChecker()
+    assert checker.feed(bytes(length)) == []
+    with pytest.raises(errors.NotAnArchive, match="no members"):
+        checker.close()
+    # What a stock host wrote is judged elsewhere.
+    lenient = ArchiveChecker(strict=False)
+    lenient.feed(bytes(length))
+    lenient.close()

@@ -346,6 +346,6 @@ def test_spool_is_full() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     with Preparer() as preparer:
         os.dup2(fd, preparer._tar)
-        with pytest.raises(errors.TargetRefused, match="space"):
+        with pytest.raises(errors.SpoolFull, match="No space"):
             preparer.feed(SMALL)
     os.close(fd)

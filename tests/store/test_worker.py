@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import pytest
 from tests.store import builders
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.storage.filedomain import FileDomain
-from vdsm_ovfstore.store import launch, worker
+from vdsm_ovfstore.store import child, launch
 from vdsm_ovfstore.store.prepare import Prepared
 from vdsm_ovfstore.store.reader import Reader
 from vdsm_ovfstore.store.retention import Settings
@@ -57,7 +58,6 @@ def running(
     """A worker that was given its job; ended by its pid at the latest."""
     request = {
         "verb": "upload",
-        "fds": content.fds(),
         "facts": content.facts(),
         "path": domain.path,
         "timeout": 10,
@@ -67,17 +67,20 @@ def running(
         "log_level": 20,
         **changes,
     }
+    control, theirs = socket.socketpair()
     process = subprocess.Popen(
         [sys.executable, "-m", "vdsm_ovfstore.store.worker"],
-        stdin=subprocess.PIPE,
+        stdin=theirs.fileno(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        pass_fds=content.fds(),
     )
-    assert process.stdin is not None
+    theirs.close()
+    process.stdin = control.makefile("wb")
     try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
+        data = json.dumps(request).encode() + b"\n"
+        socket.send_fds(control, [data], content.fds())
+        # What is left open is the file alone, as a pipe would be.
+        control.close()
         yield process
     finally:
         process.kill()
@@ -150,7 +153,7 @@ def test_ends_when_the_parent_is_gone(domain: FileDomain) -> None:
         assert process.stdin is not None
         _wait_for_progress(process, "waiting for the lease")
         process.stdin.close()
-        assert process.wait(5) == worker.STATUS_ORPHANED
+        assert process.wait(5) == child.STATUS_ORPHANED
     content.close()
     assert read(domain)[0] == 2
 
@@ -159,7 +162,7 @@ def test_ends_at_its_deadline(domain: FileDomain) -> None:
     content = builders.prepared(builders.archive(domain, ["x"]))
     with _locked(domain):
         with running(domain, content, deadline=0.5) as process:
-            assert process.wait(5) == worker.STATUS_TIMED_OUT
+            assert process.wait(5) == child.STATUS_TIMED_OUT
     content.close()
     assert read(domain)[0] == 2
 

@@ -120,11 +120,15 @@ class ArchiveChecker:
         Raises:
             errors.ArchiveTruncated: No end marker.
             errors.NotAnArchive: Too short for a header, but clearly the
-                beginning of something else.
+                beginning of something else; or nothing but an end marker,
+                if strict: the engine's archive of no VMs has an info.json,
+                what is all zeros is the hole of a file.
         """
         if self._error is not None:
             raise self._error
         if self.end:
+            if self._strict and not self._names:
+                raise errors.NotAnArchive(reason="it has no members")
             return
         if self._at == 0:
             self._check_magic(self._buffer)

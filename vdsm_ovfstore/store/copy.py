@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -17,6 +16,7 @@ from vdsm_ovfstore.format.record import BLOCK
 from vdsm_ovfstore.format.seal import Entry, Head, Seal
 from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.store.content import CHUNK, Writable
+from vdsm_ovfstore.store.digest import sha256_of
 from vdsm_ovfstore.store.ring import Ring
 from vdsm_ovfstore.store.stored import StoredSegment
 
@@ -90,10 +90,7 @@ class Copy:
             yield data
 
     def head_sha256(self, length: int) -> str:
-        digest = hashlib.sha256()
-        for data in self.head_chunks(length):
-            digest.update(data)
-        return digest.hexdigest()
+        return sha256_of(self.head_chunks(length))
 
     def shows(self, head: Head) -> bool:
         """True when the head holds exactly the archive that head names."""

@@ -24,6 +24,7 @@ from vdsm_ovfstore.lease.address import LeaseAddress
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.store import membership, retention
+from vdsm_ovfstore.store.child import WAITING
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.prepare import Prepared
 from vdsm_ovfstore.store.tenure import Absent, Progress, Tenure
@@ -180,7 +181,7 @@ class Job:
 
     @contextlib.contextmanager
     def _locked(self, addresses: list[LeaseAddress]) -> Iterator[None]:
-        self._progress("waiting for the lease")
+        self._progress(WAITING)
         # Also the directory that flock takes: it must exist.
         os.close(self._domain.store_directory(create=True))
         lock = lock_for(

@@ -12,6 +12,7 @@ without knowing the generation's number is computed here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -31,6 +32,10 @@ from vdsm_ovfstore.store.content import CHUNK, Part, segment_size
 # shrinks, and the time disappears behind that of the XML check, 20 ms a MiB
 # (class _Frame).
 ZLIB_LEVEL = 6
+
+# Lines of the index that are compressed at once, in bytes: zlib gives up the
+# interpreter's lock each time, for some microseconds at best.
+_INDEX_LINES = 64 * 1024
 
 
 class Prepared:
@@ -111,6 +116,8 @@ class Preparer:
         raw: take any bytes at all (a suspect head); no index is made.
         known: members that were checked before, by SHA-256.
         spool: directory of the local files; the system's by default.
+        received: descriptors to use instead: a file that the caller writes
+            the tar to, before it is fed, and an empty one for the body.
     """
 
     def __init__(
@@ -121,6 +128,7 @@ class Preparer:
         raw: bool = False,
         known: Optional[Mapping[str, Facts]] = None,
         spool: Optional[str] = None,
+        received: Optional[tuple[int, int]] = None,
     ) -> None:
         self._strict = strict
         self._limit = limit
@@ -136,8 +144,12 @@ class Preparer:
         self._index = zlib.compressobj(ZLIB_LEVEL)
         self._index_chunks: list[bytes] = []
         self._index_length = 0
-        self._tar = spool_file(spool)
-        self._body = spool_file(spool)
+        self._index_lines = bytearray()  # not yet compressed
+        self._is_received = received is not None
+        self._tar, self._body = received or (
+            spool_file(spool),
+            spool_file(spool),
+        )
 
     def feed(self, data: bytes) -> None:
         """Raises the errors of archive.py, ArchiveTooLarge."""
@@ -152,10 +164,11 @@ class Preparer:
         if self._checker:
             for member in self._checker.feed(data):
                 self._cuts.append(member.end)
-                line = segment.index_line(*member)
-                self._index_length += len(line)
-                self._index_chunks.append(self._index.compress(line))
-        _write_all(self._tar, data)
+                self._index_lines += segment.index_line(*member)
+            if len(self._index_lines) >= _INDEX_LINES:
+                self._put_index_lines()
+        if not self._is_received:
+            write_spool(self._tar, data)
         self._hash.update(data)
         self._pending += data
         while len(self._pending) >= segment.FRAME_TAR:
@@ -175,9 +188,10 @@ class Preparer:
         while self._pending:
             self._cut(self._frame_end())
         self._put_frame()
+        self._put_index_lines()
         self._index_chunks.append(self._index.flush())
         index = b"".join(self._index_chunks)
-        _write_all(self._body, index)
+        write_spool(self._body, index)
         prepared = Prepared(
             self._tar,
             self._body,
@@ -194,7 +208,7 @@ class Preparer:
         return prepared
 
     def close(self) -> None:
-        """Drop the local files, unless finish() handed them over."""
+        """Close the local files, unless finish() handed them over."""
         if self._frame is not None:
             self._frame.join()
             self._frame = None
@@ -227,13 +241,18 @@ class Preparer:
         del self._pending[:length]
         self._start = end
 
+    def _put_index_lines(self) -> None:
+        self._index_length += len(self._index_lines)
+        self._index_chunks.append(self._index.compress(self._index_lines))
+        self._index_lines.clear()
+
     def _put_frame(self) -> None:
         """Take the frame that is in work, if any."""
         frame, self._frame = self._frame, None
         if frame is None:
             return
         data = frame.result()
-        _write_all(self._body, data)
+        write_spool(self._body, data)
         self._parts.append(Part(frame.offset, frame.length, len(data)))
 
 
@@ -281,25 +300,34 @@ def spool_file(directory: Optional[str] = None) -> int:
 
     Not under /tmp: that is often memory, and an archive may be large.
     """
-    # Imported here: costs more than the rest of a worker's imports, and only
-    # adoption needs it there.
-    import tempfile
-
     where = directory or os.environ.get("TMPDIR") or "/var/tmp"
     try:
+        # Without a name from the start: who is killed leaves nothing behind.
+        return os.open(where, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        if e.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise errors.TargetRefused(path=where, reason=e.strerror) from None
+    # A file system that does not know such files. Imported here: costs more
+    # than the rest of a worker's imports.
+    import tempfile
+
+    try:
         fd, path = tempfile.mkstemp(prefix="ovfstore-", dir=where)
+        os.unlink(path)
     except OSError as e:
         raise errors.TargetRefused(path=where, reason=e.strerror) from None
-    os.unlink(path)
     return fd
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_spool(fd: int, data: bytes) -> None:
+    """Write all of data. Raises errors.SpoolFull, errors.TargetRefused."""
     view = memoryview(data)
     try:
         while view:
             view = view[os.write(fd, view) :]
     except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.SpoolFull() from None
         raise errors.TargetRefused(
             path="the spool directory", reason=e.strerror
         ) from None
