@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""
+Jobs: verbs that take longer than a caller waits.
+
+The words are those of VDSM's jobs (lib/vdsm/jobs.py), which take their place
+inside VDSM.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from typing import Any, Callable, Optional
+
+from vdsm_ovfstore import errors
+from vdsm_ovfstore.api.ended import forgotten
+from vdsm_ovfstore.api.faults import error_document, unexpected
+from vdsm_ovfstore.api.task import Task
+from vdsm_ovfstore.format.record import isotime
+
+log = logging.getLogger("ovfstore.api")
+
+PENDING = "pending"
+RUNNING = "running"
+DONE = "done"
+ABORTING = "aborting"
+ABORTED = "aborted"
+FAILED = "failed"
+
+_RETRY_AFTER = 10  # seconds
+
+
+class Job(Task):
+    """One job. run does the work and returns its result."""
+
+    def __init__(
+        self, verb: str, domain: str, run: Callable[[Job], dict[str, Any]]
+    ) -> None:
+        super().__init__(f"{verb} of domain {domain}")
+        self.id = str(uuid.uuid4())
+        self.verb = verb
+        self.domain = domain
+        self.status = PENDING
+        self.progress = 0
+        self.started_at = int(time.time())
+        self.ended_at: Optional[float] = None  # in time.monotonic()
+        self.result: Optional[dict[str, Any]] = None
+        self.error: Optional[dict[str, Any]] = None
+        self.thread = threading.Thread(
+            target=self._main, args=(run,), name=f"job-{verb}", daemon=True
+        )
+
+    def read(self, step: str) -> None:
+        """Progress of an errand: "42 verifying generation 7"."""
+        percent, _, what = step.partition(" ")
+        self.progress = int(percent)
+        super().read(what)
+
+    def document(self) -> dict[str, Any]:
+        """What getJobs tells of it."""
+        status = self.status
+        if self.aborted and self.ended_at is None:
+            status = ABORTING
+        return {
+            "jobID": self.id,
+            "verb": self.verb,
+            "storagedomainID": self.domain,
+            "status": status,
+            "progress": self.progress,
+            "step": self.step,
+            "started": isotime(self.started_at),
+            "result": self.result,
+            "error": self.error,
+        }
+
+    def _main(self, run: Callable[[Job], dict[str, Any]]) -> None:
+        log.info(
+            "JOB id=%s verb=%s domain=%s", self.id, self.verb, self.domain
+        )
+        self.status = RUNNING
+        try:
+            self.check()
+            self.result = run(self)
+            self.progress = 100
+            status = DONE
+        except errors.Aborted:
+            error = errors.Aborted(what=self.what)
+            self.error, status = error_document(error), ABORTED
+        except errors.Error as e:
+            self.error, status = error_document(e), FAILED
+        except Exception as e:
+            log.exception("UNEXPECTED job=%s", self.id)
+            self.error, status = error_document(unexpected(e)), FAILED
+        self.step = ""
+        # The result first: who sees the status looks for it.
+        self.status = status
+        self.ended_at = time.monotonic()
+        log.info("JOB id=%s status=%s", self.id, status)
+
+
+class Jobs:
+    """
+    All jobs, those that ended included for a while.
+
+    Arguments:
+        limit: jobs that have not ended.
+        remember: seconds after their end.
+        remembered: how many that have ended, at most.
+    """
+
+    def __init__(self, limit: int, remember: float, remembered: int) -> None:
+        self._limit = limit
+        self._remember = remember
+        self._remembered = remembered
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def start(
+        self, verb: str, domain: str, run: Callable[[Job], dict[str, Any]]
+    ) -> Job:
+        """Raises errors.HostBusy."""
+        job = Job(verb, domain, run)
+        with self._lock:
+            self._forget()
+            if len(self._running()) >= self._limit:
+                raise errors.HostBusy(
+                    reason=f"{self._limit} jobs are under way",
+                    retry_after=_RETRY_AFTER,
+                )
+            try:
+                job.thread.start()
+            except RuntimeError as e:
+                raise errors.HostBusy(
+                    reason=str(e), retry_after=_RETRY_AFTER
+                ) from None
+            self._jobs[job.id] = job
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """Raises errors.JobNotFound."""
+        with self._lock:
+            self._forget()
+            job = self._jobs.get(job_id)
+        if job is None:
+            raise errors.JobNotFound(job=job_id)
+        return job
+
+    def all(self) -> list[Job]:
+        """In the order in which they came."""
+        with self._lock:
+            self._forget()
+            return list(self._jobs.values())
+
+    def running(self) -> list[Job]:
+        with self._lock:
+            return self._running()
+
+    def _running(self) -> list[Job]:
+        return [j for j in self._jobs.values() if j.ended_at is None]
+
+    def _forget(self) -> None:
+        for job in forgotten(self._jobs, self._remember, self._remembered):
+            del self._jobs[job.id]

@@ -1,0 +1,402 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""
+The service: the verbs of a host, however they come.
+
+A call is checked against the definition, done, and its result is checked as
+well. Verbs that read a store are errands; those that take long are jobs, or
+transfers. What is under way lives in memory: after a restart the storage
+tells what was committed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from typing import Any, Callable, Optional, Union
+
+from vdsm_ovfstore import __version__, errors
+from vdsm_ovfstore.api.domains import Domains
+from vdsm_ovfstore.api.download import Download
+from vdsm_ovfstore.api.jobs import Job, Jobs
+from vdsm_ovfstore.api.runner import SCAN, Runner
+from vdsm_ovfstore.api.schema import Definition
+from vdsm_ovfstore.api.settings import Settings
+from vdsm_ovfstore.api.spool import Spool
+from vdsm_ovfstore.api.task import Task
+from vdsm_ovfstore.api.transfers import Registry, Transfer
+from vdsm_ovfstore.api.upload import Upload
+from vdsm_ovfstore.store import launch
+
+log = logging.getLogger("ovfstore.api")
+
+API_VERSION = 1
+
+# An upload holds the tar, and at worst as much again, compressed, with a few
+# bytes of zlib's and the index.
+_SPOOL_FACTOR = 2
+_SPOOL_MORE = 1024**2
+
+# How often what has expired is looked for, and how often the end of the last
+# writer while we stop; in seconds.
+_SWEEP = 5.0
+_LOOK = 0.1
+
+# Seconds that abort waits for the end, so as to tell how it came: a process
+# that waits for a lease ends at once, a peer may be silent for longer.
+_ABORTING = 2.0
+
+# What aborted work may take to end: a process that does not is killed 10
+# seconds after it was told to.
+_ENDING = 12.0
+
+Params = dict[str, Any]
+Result = dict[str, Any]
+
+
+class Service:
+    """All verbs of one host, and its transfers."""
+
+    def __init__(self, domains: Domains, settings: Settings) -> None:
+        self.settings = settings
+        self._domains = domains
+        self._definition = Definition.load()
+        self._runner = Runner(settings)
+        self._spool = Spool(settings.spool, settings.spool_bytes)
+        kept = settings.remember, settings.remembered
+        self._jobs = Jobs(settings.jobs, *kept)
+        self._registry = Registry(settings.transfers, *kept)
+        self.transfers = Transfers(self._registry)
+        self._started = time.time()
+        self._stopping = threading.Event()
+        self._verbs: dict[str, Callable[[Params], Result]] = {
+            "ping": self._ping,
+            "list": self._list,
+            "getInfo": self._get_info,
+            "create": self._create,
+            "upload": self._upload,
+            "download": self._download,
+            "getTransfer": self._get_transfer,
+            "getJobs": self._get_jobs,
+            "abort": self._abort,
+            "listVms": self._list_vms,
+            "getVm": self._get_vm,
+            "getHistory": self._get_history,
+            "verify": self._verify,
+            "repair": self._repair,
+        }
+        threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
+
+    def call(self, verb: str, params: Any) -> Result:
+        """
+        One call of a verb.
+
+        Raises errors.RequestInvalid for one that is not there,
+        ParametersInvalid, and what the verb meets.
+        """
+        checked = self._definition.check_params(verb, params)
+        pool = checked.get("storagepoolID")
+        if pool is not None:
+            self._domains.check_pool(checked["storagedomainID"], pool)
+        result = self._verbs[verb](checked)
+        self._definition.check_result(verb, result)
+        return result
+
+    def status(self) -> Result:
+        """The whole host, for local admins; from memory."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "host": os.uname().nodename,
+            "uptime": int(time.time() - self._started),
+            "stopping": self._stopping.is_set(),
+            "buffered": self.settings.buffered,
+            "domains": self._domains.list(),
+            "problems": self._domains.problems(),
+            "queues": self._runner.turns.waiting(),
+            "transfers": [t.document() for t in self._registry.running()],
+            "jobs": [j.document() for j in self._jobs.running()],
+            "spool": {
+                "directory": self.settings.spool,
+                "used": self._spool.used,
+                "limit": self.settings.spool_bytes,
+            },
+        }
+
+    def stop(self, grace: float) -> None:
+        """
+        Take no new work, let writers end, then abort what is left.
+
+        Returns after all has ended; grace is in seconds.
+        """
+        self._stopping.set()
+        deadline = time.monotonic() + grace
+        while self._tasks() and time.monotonic() < deadline:
+            # Again and again: a verb that came before us may add one.
+            for task in self._tasks():
+                if not task.writes:
+                    task.abort(force=True)
+            time.sleep(_LOOK)
+        left = self._tasks()
+        for task in left:
+            log.warning("ABORT %s step=%s", task.what, task.step)
+            task.abort(force=True)
+        deadline = time.monotonic() + _ENDING
+        while self._tasks() and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        self._runner.close()
+
+    def _tasks(self) -> list[Task]:
+        return [*self._jobs.running(), *self._registry.running()]
+
+    def _sweep(self) -> None:
+        while not self._stopping.wait(_SWEEP):
+            try:
+                self._registry.sweep()
+            except Exception:
+                log.exception("SWEEP failed")
+
+    def _check_open(self) -> None:
+        if self._stopping.is_set():
+            raise errors.HostBusy(reason="it is stopping", retry_after=10)
+
+    # -- the host -------------------------------------------------------------
+
+    def _ping(self, params: Params) -> Result:
+        return {
+            "version": __version__,
+            "api": API_VERSION,
+            "host": os.uname().nodename,
+        }
+
+    def _list(self, params: Params) -> Result:
+        return {"domains": self._domains.list()}
+
+    # -- reading --------------------------------------------------------------
+
+    def _read(self, verb: str, params: Params, **request: Any) -> Result:
+        path = self._domains.path(params["storagedomainID"])
+        task = Task(f"{verb} of domain {params['storagedomainID']}")
+        return self._runner.run(task, {"verb": verb, "path": path, **request})
+
+    def _get_info(self, params: Params) -> Result:
+        return self._read("info", params)
+
+    def _get_history(self, params: Params) -> Result:
+        return self._read("history", params)
+
+    def _list_vms(self, params: Params) -> Result:
+        return self._read(
+            "vms",
+            params,
+            generation=_generation(params),
+            first=params["first"],
+            count=params["count"],
+        )
+
+    def _get_vm(self, params: Params) -> Result:
+        return self._read(
+            "vm",
+            params,
+            generation=_generation(params),
+            wanted=_wanted(params),
+        )
+
+    # -- jobs -----------------------------------------------------------------
+
+    def _start(
+        self, verb: str, params: Params, run: Callable[[Job], Result]
+    ) -> Result:
+        self._check_open()
+
+        def checked(job: Job) -> Result:
+            result = run(job)
+            self._definition.check_job_result(verb, result)
+            return result
+
+        job = self._jobs.start(verb, params["storagedomainID"], checked)
+        return {"jobID": job.id}
+
+    def _verify(self, params: Params) -> Result:
+        path = self._domains.path(params["storagedomainID"])
+        request = {"verb": "check", "path": path, "quick": params["quick"]}
+        return self._start(
+            "verify",
+            params,
+            lambda job: self._runner.run(job, request, kind=SCAN),
+        )
+
+    def _create(self, params: Params) -> Result:
+        return self._start_writer(
+            "create",
+            params,
+            lambda path, options: launch.create(
+                path, params["copies"], params["size"], options
+            ),
+        )
+
+    def _repair(self, params: Params) -> Result:
+        return self._start_writer("repair", params, launch.repair)
+
+    def _start_writer(
+        self,
+        verb: str,
+        params: Params,
+        run: Callable[[str, launch.Options], Result],
+    ) -> Result:
+        domain, timeout = params["storagedomainID"], params["timeout"]
+        path = self._domains.path(domain, write=True)
+
+        def work(job: Job) -> Result:
+            started = time.monotonic()
+            with self._runner.turns.turn(domain, timeout, job.check):
+                left = timeout - (time.monotonic() - started)
+                options = self._runner.options(job, path, max(left, 0))
+                answer = run(path, options)
+            return {"domain": domain, "path": path, **answer}
+
+        return self._start(verb, params, work)
+
+    def _get_jobs(self, params: Params) -> Result:
+        ids = params.get("jobIDs")
+        jobs = (
+            self._jobs.all()
+            if ids is None
+            else [self._jobs.get(job_id) for job_id in dict.fromkeys(ids)]
+        )
+        return {"jobs": [job.document() for job in jobs]}
+
+    # -- transfers ------------------------------------------------------------
+
+    def _upload(self, params: Params) -> Result:
+        self._check_open()
+        domain, size = params["storagedomainID"], params["size"]
+        path = self._domains.path(domain, write=True)
+        self._registry.check_room()
+        terms = self._read("terms", params, size=size)
+        room = self._spool.reserve(_SPOOL_FACTOR * size + _SPOOL_MORE)
+        upload = self._registry.add(
+            Upload(
+                self._runner,
+                domain,
+                path,
+                size,
+                params.get("sha256"),
+                params["timeout"],
+                room,
+                self.settings.transfer_expires,
+                functools.partial(
+                    self._definition.check_upload_result, "upload"
+                ),
+            )
+        )
+        return {
+            "transferID": upload.id,
+            "url": upload.url,
+            "expires": upload.expires,
+            "limit": terms["limit"],
+        }
+
+    def _download(self, params: Params) -> Result:
+        self._check_open()
+        domain = params["storagedomainID"]
+        path = self._domains.path(domain)
+        self._registry.check_room()
+        found = self._read(
+            "locate",
+            params,
+            generation=_generation(params),
+            wanted=_wanted(params),
+        )
+        room = self._spool.reserve(found["size"])
+        download = self._registry.add(
+            Download(
+                self._runner,
+                domain,
+                path,
+                found,
+                room,
+                self.settings.transfer_expires,
+            )
+        )
+        return {
+            "transferID": download.id,
+            "url": download.url,
+            "expires": download.expires,
+            **found,
+        }
+
+    def _get_transfer(self, params: Params) -> Result:
+        return self._registry.get(params["transferID"]).document()
+
+    def _abort(self, params: Params) -> Result:
+        if "transferID" in params:
+            transfer = self._registry.get(params["transferID"])
+            _abort(transfer)
+            return {"aborted": transfer.aborted, "state": transfer.state}
+        job = self._jobs.get(params["jobID"])
+        _abort(job)
+        return {"aborted": job.aborted, "state": job.document()["status"]}
+
+
+class Transfers:
+    """The transfers, for who speaks HTTP."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def begin_upload(
+        self, ticket: str, length: int, sha256: Optional[str] = None
+    ) -> Upload:
+        """
+        A peer is about to send; before any of its bytes is read.
+
+        Raises errors.TransferNotFound, TransferRefused, ArchiveMismatch.
+        """
+        upload = self._registry.of_ticket(ticket, Upload)
+        upload.begin(length, sha256)
+        return upload
+
+    def begin_download(self, ticket: str) -> Download:
+        """
+        A peer asks; returns when what it gets is verified.
+
+        Raises errors.TransferNotFound, TransferRefused; what is wrong with
+        the storage.
+        """
+        download = self._registry.of_ticket(ticket, Download)
+        download.begin()
+        return download
+
+
+def _generation(params: Params) -> Optional[str]:
+    generation = params.get("generation")
+    return None if generation is None else str(generation)
+
+
+def _wanted(params: Params) -> Optional[str]:
+    """The VM or template that is meant: its id, or its name."""
+    wanted: Optional[str] = params.get("vmID", params.get("name"))
+    return wanted
+
+
+def _abort(task: Union[Job, Transfer]) -> None:
+    """
+    Abort, and wait a moment for the end.
+
+    Raises errors.AbortRefused, also when the worker had the leases first.
+    """
+    if task.ended_at is not None:
+        return
+    task.abort()
+    deadline = time.monotonic() + _ABORTING
+    while task.aborted and task.ended_at is None:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_LOOK / 10)
+    if not task.aborted:
+        raise task.not_aborted()
