@@ -23,9 +23,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import getpass
 import glob
-import grp
 import os
 import shutil
 import signal
@@ -36,6 +34,8 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
+
+from scripts.lockdaemon import daemon_command, daemon_environment, find_sanlock
 
 # The Python that the distribution's python3-sanlock is built for.
 PYTHON = "/usr/bin/python3"
@@ -56,7 +56,7 @@ def missing() -> str:
 
     For pytest.mark.skipif(bool(missing()), reason=missing()).
     """
-    if not _sanlock():
+    if not find_sanlock():
         return "sanlock is not installed"
     if not _faketime():
         return "libfaketime is not installed"
@@ -71,11 +71,6 @@ def missing() -> str:
     if done.returncode != 0:
         return f"{PYTHON} has no sanlock binding (python3-sanlock)"
     return ""
-
-
-def _sanlock() -> str:
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return shutil.which("sanlock", path=path) or ""
 
 
 def _faketime() -> str:
@@ -129,8 +124,7 @@ class SanlockHost:
     @property
     def env(self) -> dict[str, str]:
         """The environment that makes a process run as this host."""
-        env = dict(os.environ)
-        env["SANLOCK_RUN_DIR"] = self.run_dir
+        env = {**os.environ, **daemon_environment(self.run_dir)}
         env["PYTHONPATH"] = PROJECT
         # One that a virtual environment set would hide the binding.
         env.pop("PYTHONHOME", None)
@@ -141,19 +135,10 @@ class SanlockHost:
         if not self.run_dir:
             # Not below a test's directory: a socket's path has 107 bytes.
             self.run_dir = tempfile.mkdtemp(prefix="sanlockd-")
-        env = dict(
-            self.env,
-            # Do not ask for real-time priority and locked memory.
-            SANLOCK_PRIVILEGED="0",
-            LD_PRELOAD=_faketime(),
-            FAKETIME=f"+0 x{SPEED}",
-        )
-        command = [_sanlock(), "daemon", "-D"]
-        command += ["-w", "0"]  # no watchdog
-        command += ["-l", "0", "-h", "0"]  # no memlock, no high priority
-        command += ["-U", getpass.getuser()]
-        command += ["-G", grp.getgrgid(os.getgid()).gr_name]
-        command += ["-e", self.name]
+        env = dict(self.env, LD_PRELOAD=_faketime(), FAKETIME=f"+0 x{SPEED}")
+        program = find_sanlock()
+        assert program is not None, missing()
+        command = daemon_command(program, self.name)
         with open(os.path.join(self.run_dir, "stderr"), "ab") as stderr:
             self._daemon = subprocess.Popen(
                 command,
