@@ -1,0 +1,188 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""
+The types of the documents that hosts answer with.
+
+schema/verbs.json says what the fields mean. For type checkers only: nothing
+imports this at run time, and a host of a later version may send more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Optional, TypedDict
+
+Verdict = Literal["ok", "damaged", "empty", "lost"]
+
+
+class Fault(TypedDict):
+    """An error, as documents hold it."""
+
+    type: str
+    code: int
+    message: str
+    next_step: str
+    fields: dict[str, Any]
+
+
+class Generation(TypedDict):
+    number: int
+    sha256: str
+    length: int
+    time: Optional[str]
+    entities: int
+    kind: Literal["generation", "unproven", "unsealed"]
+    pinned: str
+    copies: list[str]
+
+
+class Entity(TypedDict):
+    """A VM or template."""
+
+    id: str
+    name: str
+    kind: Literal["vm", "template", "invalid"]
+    disks: list[str]
+    length: int
+    sha256: str
+
+
+class Copy(TypedDict):
+    """One OVF_STORE volume."""
+
+    volume: str
+    image: str
+    path: str
+    member: bool
+    excluded: str
+    verdict: str
+    reason: str
+    head: str
+    generation: Optional[int]
+    description_updated: Optional[bool]
+    description_size: Optional[int]
+    last_updated: Optional[str]
+    legality: str
+    capacity: int
+    log_used: int
+    log_size: int
+
+
+class Degraded(TypedDict):
+    """A copy that was not written."""
+
+    volume: str
+    code: int
+    reason: str
+
+
+class Ping(TypedDict):
+    version: str
+    api: int
+    host: str
+
+
+class Domain(TypedDict):
+    """One that a host serves, or would if it could."""
+
+    domain: str
+    path: str
+    type: str
+    domain_version: int
+    lock: str
+    state: Literal["ready", "joining", "failed"]
+    problem: str
+
+
+class Status(TypedDict):
+    """Of getInfo."""
+
+    domain: str
+    path: str
+    type: str
+    domain_version: int
+    lock: Literal["flock", "sanlock"]
+    buffered: bool
+    verdict: Verdict
+    newest: Optional[Generation]
+    age: Optional[int]
+    generations: int
+    copies: list[Copy]
+    problems: list[str]
+    notes: list[str]
+
+
+class History(TypedDict):
+    domain: str
+    path: str
+    generations: list[Generation]
+    copies: int
+
+
+class Vms(TypedDict):
+    """A page of listVms."""
+
+    domain: str
+    path: str
+    generation: Generation
+    entities: list[Entity]
+    invalid: list[str]
+    first: int
+    total: int
+
+
+class Vm(TypedDict):
+    """ovf is None where it is too large for an answer, or no UTF-8."""
+
+    domain: str
+    path: str
+    generation: Generation
+    entity: Entity
+    ovf: Optional[str]
+
+
+class Uploaded(TypedDict):
+    """Of an upload that was committed."""
+
+    domain: str
+    path: str
+    generation: int
+    sha256: str
+    length: int
+    entities: int
+    time: str
+    unchanged: bool
+    copies: list[str]
+    degraded: list[Degraded]
+    healed: list[str]
+    lease_seconds: float
+
+
+class Transfer(TypedDict):
+    transferID: str
+    kind: Literal["upload", "download"]
+    storagedomainID: str
+    state: str
+    size: int
+    transferred: int
+    step: str
+    expires: str
+    result: Optional[dict[str, Any]]
+    error: Optional[Fault]
+
+
+class Job(TypedDict):
+    jobID: str
+    verb: Literal["create", "verify", "repair"]
+    storagedomainID: str
+    status: str
+    progress: float
+    step: str
+    started: str
+    result: Optional[dict[str, Any]]
+    error: Optional[Fault]
+
+
+class Aborted(TypedDict):
+    aborted: bool
+    state: str
