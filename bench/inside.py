@@ -21,7 +21,7 @@ import time
 from typing import Any
 from unittest import mock
 
-from vdsm_ovfstore.cli import entities, main, source, upload
+from vdsm_ovfstore.cli import direct, entities, main, source, upload
 from vdsm_ovfstore.storage import filedomain
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.system import System
@@ -30,7 +30,7 @@ from vdsm_ovfstore.store.prepare import Preparer
 from vdsm_ovfstore.store.reader import Reader
 
 # Imported with the verbs, though not used by name here.
-_VERBS = (entities, upload)
+_VERBS = (direct, entities, upload)
 
 
 class Counting(System):

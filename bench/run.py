@@ -39,7 +39,7 @@ from vdsm_ovfstore.store.reader import Reader
 MANY_SIZE = 5 * 1024  # bytes of an OVF of the store of many VMs
 
 _IMPORTS = (
-    "from vdsm_ovfstore.cli import main, upload",
+    "from vdsm_ovfstore.cli import direct, main, upload",
     "import vdsm_ovfstore.store.worker",
 )
 

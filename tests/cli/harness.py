@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import jsonschema
+
+from vdsm_ovfstore.storage.filedomain import FileDomain
+from vdsm_ovfstore.store.reader import Reader
 
 PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples" / "ovfs"
@@ -34,6 +38,7 @@ OVF = (
     '<ovf:Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1/">'
     "<References/><Content><Name>{name}</Name></Content></ovf:Envelope>"
 )
+VMS = 6  # of a large archive
 IDS = tuple(f"00000000-0000-4000-8000-{n:012}" for n in range(100))
 
 
@@ -229,3 +234,35 @@ def damage(path: Path, offset: int, length: Optional[int] = None) -> None:
         data = file.read(length or 1)
         file.seek(offset)
         file.write(bytes(b ^ 0xFF for b in data))
+
+
+def large(seed: int) -> bytes:
+    """VMs of half a MiB that compress badly: a frame for every two."""
+    noise = random.Random(seed)
+    members = []
+    for number in range(VMS):
+        text = "".join(noise.choices("abcdefghijklmnopqrstuvwxyz", k=500_000))
+        ovf = OVF.format(name=f"vm{number}").replace(
+            "<References/>", f"<References/><!--{text}-->"
+        )
+        members.append((f"{IDS[number]}.ovf", ovf))
+    return tar(*members)
+
+
+def frames(store: Store, copy: int, generation: int = 2) -> list[Any]:
+    """(offset in the log, stored bytes, members) of each frame."""
+    with Reader(FileDomain.open(str(store.path))) as reader:
+        one = reader.copies[copy]
+        entry = next(e for e in one.entries() if e.generation == generation)
+        segment = one.segment(entry)
+        return [(entry.offset + f.position, f.stored) for f in segment.frames]
+
+
+def damage_frame(store: Store, copy: int, frame: int) -> None:
+    offset, stored = frames(store, copy)[frame]
+    damage(store.log(copy), offset + stored // 2)
+
+
+def damage_head(store: Store, copy: int) -> None:
+    """A header, so that what is left is no archive."""
+    damage(Path(store.copies()[copy]["path"]), 148)

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,8 @@ class TestUsage:
             pytest.param(("upload", "x", "--timeout", "-1"), id="negative"),
             pytest.param(("status", "x", "--js"), id="abbreviation"),
             pytest.param(("explain", "x"), id="code"),
+            pytest.param(("vms", "x", "-g", "abc"), id="generation"),
+            pytest.param(("vms", "x", "-g", "1:xyz"), id="digest"),
         ],
     )
     def test_error(self, cli: Cli, args: tuple[str, ...]) -> None:
@@ -256,6 +259,32 @@ class TestStart:
             assert f"vdsm_ovfstore.{module}" not in loaded
         for module in ("subprocess", "tempfile", "shutil", "tarfile"):
             assert f"'{module}'" not in loaded
+
+    @pytest.mark.parametrize(
+        "handler,status",
+        [
+            pytest.param("default_int_handler", -signal.SIGINT, id="heard"),
+            pytest.param("SIG_IGN", 0, id="ignored"),
+        ],
+    )
+    def test_interrupt_while_it_is_imported(
+        self, cli: Cli, handler: str, status: int
+    ) -> None:
+        code = (
+            "import os, signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(self, name, *args):\n"
+            "        if name == 'vdsm_ovfstore.cli.call':\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            f"signal.signal(signal.SIGINT, signal.{handler})\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+            "from vdsm_ovfstore.cli.main import main\n"
+            "main(['explain', '651'])\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=cli.env, capture_output=True
+        )
+        assert (done.returncode, done.stderr) == (status, b"")
 
     def test_entry_points_agree(self, cli: Cli, tmp_path: Path) -> None:
         code = "import sys; from vdsm_ovfstore.cli.main import main; "

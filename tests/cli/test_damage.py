@@ -5,58 +5,29 @@
 
 from __future__ import annotations
 
-import random
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cli.harness import IDS, OVF, Store, archive, damage, tar
-from vdsm_ovfstore.storage.filedomain import FileDomain
-from vdsm_ovfstore.store.reader import Reader
-
-VMS = 6
-
-
-def large(seed: int) -> bytes:
-    """VMs of half a MiB that compress badly: a frame for every two."""
-    noise = random.Random(seed)
-    members = []
-    for number in range(VMS):
-        text = "".join(noise.choices("abcdefghijklmnopqrstuvwxyz", k=500_000))
-        ovf = OVF.format(name=f"vm{number}").replace(
-            "<References/>", f"<References/><!--{text}-->"
-        )
-        members.append((f"{IDS[number]}.ovf", ovf))
-    return tar(*members)
+from tests.cli.harness import (
+    OVF,
+    VMS,
+    Store,
+    archive,
+    damage,
+    damage_frame,
+    damage_head,
+    large,
+)
 
 
 @pytest.fixture
 def larger(store: Store) -> Store:
     store.json("upload", "-", data=large(1))
     return store
-
-
-def frames(store: Store, copy: int, generation: int = 2) -> list[Any]:
-    """(offset in the log, stored bytes, members) of each frame."""
-    with Reader(FileDomain.open(str(store.path))) as reader:
-        one = reader.copies[copy]
-        entry = next(e for e in one.entries() if e.generation == generation)
-        segment = one.segment(entry)
-        return [(entry.offset + f.position, f.stored) for f in segment.frames]
-
-
-def damage_frame(store: Store, copy: int, frame: int) -> None:
-    offset, stored = frames(store, copy)[frame]
-    damage(store.log(copy), offset + stored // 2)
-
-
-def damage_head(store: Store, copy: int) -> None:
-    """A header, so that what is left is no archive."""
-    damage(Path(store.copies()[copy]["path"]), 148)
 
 
 def run_next(store: Store, text: str) -> None:

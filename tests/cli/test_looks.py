@@ -9,6 +9,7 @@ import io
 
 import pytest
 
+from vdsm_ovfstore.api.documents import isotime
 from vdsm_ovfstore.cli import text
 from vdsm_ovfstore.cli.progress import Progress
 from vdsm_ovfstore.cli.table import table
@@ -63,8 +64,8 @@ def test_age(seconds: int, shown: str) -> None:
 
 
 def test_isotime() -> None:
-    assert text.isotime(1593603487) == "2020-07-01T11:38:07Z"
-    assert text.isotime(0) is text.isotime(None) is None
+    assert isotime(1593603487) == "2020-07-01T11:38:07Z"
+    assert isotime(0) is isotime(None) is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -370,12 +371,64 @@ class TestExtract:
         assert (target / f"{IDS[0]}.ovf").read_text() == OVF.format(name="web")
         assert len(list(target.iterdir())) == 2
 
+    @pytest.mark.parametrize(
+        "args",
+        [
+            pytest.param(("-o", "out", "db"), id="last"),
+            pytest.param(("db", "-o", "out", "web"), id="both-sides"),
+            pytest.param(("web", "-g", "1", "db", "-o", "out"), id="between"),
+        ],
+    )
+    def test_names_behind_options(
+        self, store: Store, args: tuple[str, ...]
+    ) -> None:
+        answer = store.json("extract", *args)
+        names = {e["name"] for e in answer["extracted"]}
+        assert names == {"db", "web"} & set(args)
+
+    def test_unknown_option(self, store: Store) -> None:
+        error = store.cli.error(
+            *("extract", store.path, "-o", "out", "--bogus", "x"), status=2
+        )
+        assert "unrecognized arguments: --bogus;" in error["message"]
+
+    def test_no_directory(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for target, reason in (("file", "no directory"), ("a/b", "No such")):
+            result = store.cli("extract", store.path, "-o", target)
+            assert reason in result.is_error(3546)
+
+    def test_interrupted(self, store: Store) -> None:
+        """It says how far it came; no half a file is there."""
+        code = (
+            "import sys; from vdsm_ovfstore.cli import direct, main\n"
+            "read = direct.Direct.read\n"
+            "def once(*args):\n"
+            "    def stop(*args): raise KeyboardInterrupt\n"
+            "    direct.Direct.read = stop\n"
+            "    return read(*args)\n"
+            "direct.Direct.read = once\n"
+            "sys.exit(main.main())\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, "extract", store.path, "-o", "out"],
+            cwd=store.cli.cwd,
+            env=store.cli.env,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 130
+        assert "1 of 2 files were written to out" in done.stderr
+        assert len(os.listdir(store.cli.cwd / "out")) == 1
+
     def test_link_is_not_followed(self, store: Store, tmp_path: Path) -> None:
         target = tmp_path / "out"
         target.mkdir()
         (target / f"{IDS[0]}.ovf").symlink_to(tmp_path / "elsewhere")
         store.cli("extract", store.path, "-o", target)
+        store.ok("extract", "-o", target, "--force")
         assert not (tmp_path / "elsewhere").exists()
+        assert not (target / f"{IDS[0]}.ovf").is_symlink()
 
 
 class TestExplain:
@@ -389,9 +442,15 @@ class TestExplain:
 
     def test_all(self, cli: Cli) -> None:
         codes = [c["code"] for c in cli.json("explain")["codes"]]
-        assert codes == sorted(set(codes))
+        assert codes == sorted(codes)
         assert len(codes) > 40
         assert len(cli.ok("explain").text.splitlines()) == len(codes) + 1
+
+    def test_one_code_of_two_errors(self, cli: Cli) -> None:
+        names = [c["name"] for c in cli.json("explain", 358)["codes"]]
+        assert names == ["DomainNotFound", "DomainNotServed"]
+        out = cli.ok("explain", 358).text
+        assert all(f"358 {name}: " in out for name in names)
 
     def test_unknown(self, cli: Cli) -> None:
         assert cli("explain", 1).status == 2

@@ -4,9 +4,13 @@
 """
 The ovfstore command.
 
-    main      one call: streams, signals, how errors are told
+    main      where it begins
+    call      one call: streams, signals, how errors are told
     options   the command line
     console   what goes to stdout and stderr, for people or as JSON
-    domain, make, upload, download, look, entities, check, explain
-              the verbs, imported when they are called
+    make, upload, repair, download, extract, look, listing, entities, check,
+    explain   the verbs, imported when they are called
+    store     what they ask for documents: direct, or remote
+    way, serving
+              which of the two
 """

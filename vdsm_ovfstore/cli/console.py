@@ -7,7 +7,7 @@ What goes to stdout and stderr.
 Answers go to stdout, as text or, with --json, as one JSON document:
 
     {"version": 1, "verb": ..., ...}                    schema/cli.json
-    {"version": 1, "error": {"code", "message", "next_step", "fields"}}
+    {"version": 1, "error": {"type", "code", "message", "next_step", ...}}
 
 All else goes to stderr: errors and warnings (one line each, then the next
 step), progress, and the log.
@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Any, Callable, NoReturn, Optional, TextIO
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.api.faults import error_document
 from vdsm_ovfstore.cli.progress import Progress
 from vdsm_ovfstore.cli.table import table
 from vdsm_ovfstore.cli.text import escaped
@@ -44,7 +45,8 @@ class Console:
     """
     Where a verb says what it found.
 
-    domain is the path that was given, for the commands that are proposed.
+    domain is the path that was given, for the commands that are proposed;
+    options are what they need beside it, as a shell takes it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Console:
         self.as_json = as_json
         self.verb = verb
         self.domain = domain
+        self.options = ""
         shown = progress and _is_terminal(sys.stderr)
         self.progress = Progress(sys.stderr, shown)
         self._coloured = (
@@ -102,13 +105,17 @@ class Console:
         return table(titles.split(), rows, right, self._paint)
 
     def next_step(self, text: str, domain: Optional[str] = None) -> str:
-        """The text with the path that was given in place of DOMAIN."""
+        """
+        The text with what was given in place of DOMAIN (the path) and HOST
+        (the options that name it).
+        """
+        text = text.replace(" HOST", self.options)
         domain = domain or self.domain
         if "DOMAIN" not in text or domain is None:
             return text
         import shlex
 
-        return text.replace("DOMAIN", shlex.quote(domain))
+        return text.replace("DOMAIN", shlex.quote(domain) + self.options)
 
     def next_line(self, text: str) -> str:
         """The line that proposes a command."""
@@ -132,12 +139,9 @@ class Console:
         self, error: errors.Error, domain: Optional[str] = None
     ) -> dict[str, Any]:
         """An error for machines; of another domain than the one given."""
-        return {
-            "code": error.code,
-            "message": str(error),
-            "next_step": self.next_step(error.next_step, domain),
-            "fields": error.fields(),
-        }
+        document = error_document(error)
+        step = self.next_step(document["next_step"], domain)
+        return {**document, "next_step": step}
 
     def _document(self, content: dict[str, Any]) -> None:
         import json

@@ -6,29 +6,19 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console, is_terminal
-from vdsm_ovfstore.cli.opened import (
-    generation_fields,
-    generation_name,
-    open_domain,
-    open_store,
-)
 from vdsm_ovfstore.cli.options import domain_argument, generation_argument
-from vdsm_ovfstore.cli.text import count, size
-from vdsm_ovfstore.store.reader import Generation, Reader
+from vdsm_ovfstore.cli.store import open_store
+from vdsm_ovfstore.cli.text import count, generation_name, size
+from vdsm_ovfstore.client.targets import file_behind
 
 _STDOUT = "-"
-
-# OVFs may hold initial passwords of the guests.
-_MODE = 0o600
 
 
 def download_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,94 +46,42 @@ def run_download(args: Any, console: Console) -> int:
             reason="download: will not write a tar to the terminal; "
             "give -o FILE"
         )
-    with open_store(open_domain(args)) as reader:
-        generation = reader.find(args.generation)
-        chunks = _verified(reader, generation, console)
+    with open_store(args, console) as store:
+        found, data = store.download(args.generation)
+        chunks = _shown(data, found["generation"]["length"], console)
         if to_stdout:
-            for data in chunks:
-                console.data(data)
+            for piece in chunks:
+                console.data(piece)
             console.flush()
             return errors.EXIT_OK
-        _write_file(args.output, chunks)
+        with file_behind(args.output) as write:
+            for piece in chunks:
+                write(piece)
+    generation = found["generation"]
     result = {
-        "domain": reader.domain.id,
-        "path": reader.domain.path,
+        "domain": found["domain"],
+        "path": found["path"],
         "file": os.path.abspath(args.output),
-        "generation": generation_fields(generation),
+        "generation": generation,
     }
     console.answer(
         result,
         lambda: [
             f"Wrote generation {generation_name(generation)} to "
-            f"{args.output}: {count(generation.entities, 'entity')}, "
-            f"{size(generation.length)}, sha256 {generation.sha256}"
+            f"{args.output}: {count(generation['entities'], 'entity')}, "
+            f"{size(generation['length'])}, sha256 {generation['sha256']}"
         ],
     )
     return errors.EXIT_OK
 
 
-def _verified(
-    reader: Reader, generation: Generation, console: Console
+def _shown(
+    chunks: Iterator[bytes], length: int, console: Console
 ) -> Iterator[bytes]:
-    """The archive; raises errors.Damaged at its end if it is not right."""
-    digest, done = hashlib.sha256(), 0
-    for data in reader.open(generation).tar():
-        digest.update(data)
+    """The same, with how far it is."""
+    done = 0
+    for data in chunks:
         done += len(data)
-        console.progress.data("reading", done, generation.length)
+        console.progress.data("reading", done, length)
         yield data
     console.progress.clear()
-    if done != generation.length or digest.hexdigest() != generation.sha256:
-        raise errors.Damaged(
-            what=f"Generation {generation_name(generation)}",
-            reason="the archive does not match its digest",
-        )
-
-
-def _write_file(path: str, chunks: Iterator[bytes]) -> None:
-    """Write a file that appears when it is complete, or not at all."""
-    target = os.path.realpath(path)
-    try:
-        if not stat.S_ISREG(os.stat(target).st_mode):
-            raise errors.TargetRefused(
-                path=path, reason="it exists, and is not a file"
-            )
-    except FileNotFoundError:
-        pass
-    except OSError as e:
-        raise _refused(path, e) from None
-    temporary = f"{target}.{os.urandom(8).hex()}.part"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        fd = os.open(temporary, flags, _MODE)
-    except OSError as e:
-        raise _refused(path, e) from None
-    try:
-        with open(fd, "wb", buffering=0) as file:
-            for data in chunks:
-                _write(file, data, path)
-            _finish(fd, temporary, target, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _write(file: Any, data: bytes, path: str) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[file.write(view) :]
-    except OSError as e:
-        raise _refused(path, e) from None
-
-
-def _finish(fd: int, temporary: str, target: str, path: str) -> None:
-    try:
-        os.fsync(fd)
-        os.rename(temporary, target)
-    except OSError as e:
-        raise _refused(path, e) from None
-
-
-def _refused(path: str, e: OSError) -> errors.TargetRefused:
-    return errors.TargetRefused(path=path, reason=e.strerror or str(e))

@@ -11,18 +11,9 @@ from typing import Any
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console, is_terminal
-from vdsm_ovfstore.cli.opened import (
-    entity_fields,
-    entity_id,
-    entries,
-    generation_fields,
-    open_domain,
-    open_store,
-)
 from vdsm_ovfstore.cli.options import domain_argument, generation_argument
+from vdsm_ovfstore.cli.store import Document, open_store
 from vdsm_ovfstore.cli.text import escaped, size
-from vdsm_ovfstore.format.member import ENTITIES, INVALID
-from vdsm_ovfstore.format.segment import IndexEntry
 
 
 def vms_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,31 +23,22 @@ def vms_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_vms(args: Any, console: Console) -> int:
-    with open_store(open_domain(args)) as reader:
-        generation = reader.find(args.generation)
-        members = entries(reader.open(generation))
-    found = [e for e in members if e.kind in ENTITIES]
-    found.sort(key=lambda e: (e.entity, e.name))
-    invalid = [e.name for e in members if e.kind == INVALID]
-    result = {
-        "domain": reader.domain.id,
-        "path": reader.domain.path,
-        "generation": generation_fields(generation),
-        "entities": [entity_fields(e) for e in found],
-        "invalid": invalid,
-    }
+    with open_store(args, console) as store:
+        result = store.vms(args.generation)
 
-    def row(entry: IndexEntry) -> tuple[object, ...]:
-        disks, length = len(entry.disks), size(entry.length)
-        return entry.entity, entity_id(entry), entry.kind, disks, length
+    def row(entity: Document) -> tuple[object, ...]:
+        disks, length = len(entity["disks"]), size(entity["length"])
+        return entity["name"], entity["id"], entity["kind"], disks, length
 
     console.answer(
         result,
         lambda: console.table(
-            "NAME ID KIND DISKS SIZE", map(row, found), right="DISKS SIZE"
+            "NAME ID KIND DISKS SIZE",
+            map(row, result["entities"]),
+            right="DISKS SIZE",
         ),
     )
-    for name in invalid:
+    for name in result["invalid"]:
         console.warn(f"member {name!r} is not a valid OVF")
     return errors.EXIT_OK
 
@@ -64,7 +46,7 @@ def run_vms(args: Any, console: Console) -> int:
 def show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print the OVF of one VM or template, verified, byte for byte. With "
-        "--json: what the store knows of it."
+        "--json: what the store knows of it, and its OVF as text."
     )
     domain_argument(parser)
     parser.add_argument("vm", metavar="VM", help="its id or name")
@@ -72,20 +54,12 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_show(args: Any, console: Console) -> int:
-    with open_store(open_domain(args)) as reader:
-        generation = reader.find(args.generation)
-        opened = reader.open(generation)
-        entry = opened.find(args.vm)
-        data = b"" if console.as_json else opened.read(entry)
-    if console.as_json:
-        result = {
-            "domain": reader.domain.id,
-            "path": reader.domain.path,
-            "generation": generation_fields(generation),
-            "entity": entity_fields(entry),
-        }
-        console.answer(result, lambda: ())
-        return errors.EXIT_OK
+    with open_store(args, console) as store:
+        if console.as_json:
+            result = store.vm(args.vm, args.generation)
+            console.answer(result, lambda: ())
+            return errors.EXIT_OK
+        data = store.read(args.vm, args.generation)
     if is_terminal(sys.stdout.fileno()):
         data = _harmless(data)
     console.data(data)

@@ -24,14 +24,14 @@ def explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_explain(args: Any, console: Console) -> int:
-    known = {kind.code: kind for kind in _kinds(errors.Error)}
-    if args.code is not None and args.code not in known:
+    # One code may have two names: VDSM makes no difference between them.
+    kinds = sorted(_kinds(errors.Error), key=lambda kind: kind.code)
+    found = [_fields(k) for k in kinds if args.code in (None, k.code)]
+    if not found:
         raise errors.UsageError(
             reason=f"explain: there is no error code {args.code}; "
             "see: ovfstore explain"
         )
-    codes = sorted(known) if args.code is None else [args.code]
-    found = [_fields(known[code]) for code in codes]
 
     def lines() -> Iterator[str]:
         if args.code is None:
@@ -41,7 +41,9 @@ def run_explain(args: Any, console: Console) -> int:
                 right="CODE",
             )
             return
-        for one in found:
+        for number, one in enumerate(found):
+            if number:
+                yield ""
             yield f"{one['code']} {one['name']}: {one['meaning']}"
             if one["next_step"]:
                 yield f"What to do: {one['next_step']}"
@@ -65,9 +67,15 @@ def _fields(kind: type[errors.Error]) -> dict[str, Any]:
         "code": kind.code,
         "name": kind.__name__,
         "meaning": _template(kind.msg) or kind.__name__,
-        "next_step": _template(kind.hint),
+        "next_step": _next_step(kind.hint),
         "exit_status": status,
     }
+
+
+def _next_step(hint: str) -> str:
+    if _FIELD.fullmatch(hint):  # another one each time
+        return "What the error itself proposes"
+    return _template(hint)
 
 
 def _template(text: str) -> str:

@@ -6,29 +6,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-from typing import Any
+from typing import Any, Optional, cast
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
-from vdsm_ovfstore.cli.opened import (
-    entity_fields,
-    entity_id,
-    entries,
-    generation_fields,
-    generation_name,
-    open_domain,
-    open_store,
-)
 from vdsm_ovfstore.cli.options import domain_argument, generation_argument
-from vdsm_ovfstore.cli.text import count
-from vdsm_ovfstore.format.member import ENTITIES, VM, member_kind
-from vdsm_ovfstore.format.segment import IndexEntry
-from vdsm_ovfstore.store.reader import GenerationReader
+from vdsm_ovfstore.cli.store import Document, Store, open_store
+from vdsm_ovfstore.cli.text import count, generation_key, generation_name
+from vdsm_ovfstore.client.targets import TargetExists, new_file
+from vdsm_ovfstore.format.ids import is_uuid
 
 # OVFs may hold initial passwords of the guests.
-_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 
 
@@ -55,19 +44,15 @@ def extract_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_extract(args: Any, console: Console) -> int:
-    with open_store(open_domain(args)) as reader:
-        generation = reader.find(args.generation)
-        opened = reader.open(generation)
-        wanted = _wanted(opened, args.vms)
-        fd = _open_directory(args.output)
-        try:
-            done, failed = _extract(opened, wanted, fd, args, console)
-        finally:
-            os.close(fd)
+    with open_store(args, console) as store:
+        found, wanted = _wanted(store, args.vms, args.generation)
+        _make_directory(args.output)
+        done, failed = _extract(store, found, wanted, args, console)
+    generation = found["generation"]
     result = {
-        "domain": reader.domain.id,
-        "path": reader.domain.path,
-        "generation": generation_fields(generation),
+        "domain": found["domain"],
+        "path": found["path"],
+        "generation": generation,
         "directory": os.path.abspath(args.output),
         "extracted": [_fields(e) for e in done],
         "failed": [
@@ -81,88 +66,97 @@ def run_extract(args: Any, console: Console) -> int:
             f"{generation_name(generation)} to {args.output}"
         ],
     )
-    for entry, why in failed:
+    for entity, why in failed:
         console.warn(
-            f"{entity_id(entry)} ({entry.entity}) was not written: "
+            f"{entity['id']} ({entity['name']}) was not written: "
             f"error {why.code}: {why}"
         )
     # The worst first: what is damaged may be gone for good.
     return max((why.exit_status for _, why in failed), default=errors.EXIT_OK)
 
 
-def _fields(entry: IndexEntry) -> dict[str, Any]:
-    return {**entity_fields(entry), "file": entry.name}
+def _fields(entity: Document) -> Document:
+    return {**entity, "file": f"{entity['id']}.ovf"}
 
 
-def _wanted(opened: GenerationReader, names: list[str]) -> list[IndexEntry]:
-    """Raises errors.EntityNotFound, EntityAmbiguous, Damaged."""
-    if not names:
-        found = [e for e in entries(opened) if e.kind in ENTITIES]
-    else:
-        found = [opened.find(name) for name in names]
-    unique = {e.name: e for e in found}
-    for name in unique:
+def _wanted(
+    store: Store, names: list[str], generation: Optional[str]
+) -> tuple[Document, list[Document]]:
+    """
+    Returns where they are (domain, path, generation), and the entities.
+
+    Raises errors.EntityNotFound, EntityAmbiguous, Damaged.
+    """
+    found = store.vms(generation)
+    entities = found["entities"]
+    if names:
+        entities = [_named(name, found) for name in names]
+    unique = {entity["id"]: entity for entity in entities}
+    for entity in unique:
         # The index comes from the storage; a name must not be a path.
-        if member_kind(name) != VM:
-            raise errors.MemberRefused(name=name, reason="not <uuid>.ovf")
-    return list(unique.values())
+        if not is_uuid(entity):
+            raise errors.MemberRefused(
+                name=f"{entity}.ovf", reason="not <uuid>.ovf"
+            )
+    return found, list(unique.values())
+
+
+def _named(name: str, found: Document) -> Document:
+    """The VM or template of that id or name, as the verbs find it."""
+    entities = found["entities"]
+    same = [e for e in entities if e["id"] == name.lower()]
+    same = same or [e for e in entities if e["name"] == name and name]
+    if len(same) == 1:
+        return cast(Document, same[0])
+    if not same:
+        number = found["generation"]["number"]
+        raise errors.EntityNotFound(generation=number, name=name)
+    ids = ", ".join(e["id"] for e in same)
+    raise errors.EntityAmbiguous(name=name, ids=ids)
 
 
 def _extract(
-    opened: GenerationReader,
-    wanted: list[IndexEntry],
-    fd: int,
+    store: Store,
+    found: Document,
+    wanted: list[Document],
     args: Any,
     console: Console,
-) -> tuple[list[IndexEntry], list[tuple[IndexEntry, errors.Error]]]:
-    done: list[IndexEntry] = []
-    failed: list[tuple[IndexEntry, errors.Error]] = []
-    for number, entry in enumerate(wanted):
-        console.progress.part("extracting", number, len(wanted))
-        try:
-            data = opened.read(entry)
-            _write(entry.name, data, fd, args.output, args.force)
-            done.append(entry)
-        except (errors.Damaged, errors.StorageFailed, _Exists) as e:
-            failed.append((entry, e))
+) -> tuple[list[Document], list[tuple[Document, errors.Error]]]:
+    done: list[Document] = []
+    failed: list[tuple[Document, errors.Error]] = []
+    # What is written meanwhile is another generation.
+    generation = generation_key(found["generation"])
+    store.prepare(len(wanted), generation)
+    try:
+        for number, entity in enumerate(wanted):
+            console.progress.part("extracting", number, len(wanted))
+            path = os.path.join(args.output, f"{entity['id']}.ovf")
+            try:
+                data = store.read(entity["id"], generation)
+                with new_file(path, args.force) as write:
+                    write(data)
+                done.append(entity)
+            except (errors.Damaged, errors.StorageFailed, TargetExists) as e:
+                failed.append((entity, e))
+    except BaseException:
+        if done:
+            console.warn(
+                f"{len(done)} of {len(wanted)} files were written to "
+                f"{args.output} before it ended"
+            )
+        raise
     return done, failed
 
 
-class _Exists(errors.TargetRefused):
-    hint = "Give another directory, or replace what is there with --force"
-
-
-def _open_directory(path: str) -> int:
+def _make_directory(path: str) -> None:
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, _DIRECTORY_MODE)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.mkdir(path, _DIRECTORY_MODE)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise errors.TargetRefused(
+                path=path, reason="it exists, and is no directory"
+            ) from None
     except OSError as e:
         raise errors.TargetRefused(
             path=path, reason=e.strerror or str(e)
-        ) from None
-
-
-def _write(name: str, data: bytes, fd: int, where: str, force: bool) -> None:
-    """Write a file; nothing is left when that fails."""
-    # To replace, a file of another name first, which is renamed when it is
-    # complete.
-    first = f".{name}.{os.urandom(8).hex()}" if force else name
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        file = os.open(first, flags, _MODE, dir_fd=fd)
-        try:
-            with open(file, "wb") as stream:
-                stream.write(data)
-            if force:
-                os.rename(first, name, src_dir_fd=fd, dst_dir_fd=fd)
-        except BaseException:
-            os.unlink(first, dir_fd=fd)
-            raise
-    except FileExistsError:
-        path = os.path.join(where, name)
-        raise _Exists(path=path, reason="it exists") from None
-    except OSError as e:
-        raise errors.TargetRefused(
-            path=os.path.join(where, name), reason=e.strerror or str(e)
         ) from None

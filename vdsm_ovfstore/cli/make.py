@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.cli import job
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.options import domain_argument, timeout_argument
+from vdsm_ovfstore.cli.outcome import healed_lines, warn_degraded
+from vdsm_ovfstore.cli.store import Document, Store, open_store
 from vdsm_ovfstore.cli.text import count
 
 _MIB = 1024**2
@@ -126,32 +127,24 @@ def create_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_create(args: Any, console: Console) -> int:
-    from vdsm_ovfstore.cli.opened import open_domain, open_store
-    from vdsm_ovfstore.store import launch
-
-    domain = open_domain(args)
-    domain.writable()
-    answer = launch.create(
-        domain.path, args.copies, args.size * _MIB, job.options(args, console)
-    )
-    with open_store(domain) as reader:
-        empty = not reader.generations()
-    result = {"domain": domain.id, "path": domain.path, **answer}
-    console.answer(result, lambda: _created(answer, empty, console))
-    job.warn_degraded(answer, console)
+    with open_store(args, console) as store:
+        answer = store.create(args.copies, args.size * _MIB, args.timeout)
+        console.answer(answer, lambda: _created(answer, store, console))
+    warn_degraded(answer, console)
     return errors.EXIT_OK
 
 
 def _created(
-    answer: dict[str, Any], empty: bool, console: Console
+    answer: Document, store: Store, console: Console
 ) -> Iterator[str]:
+    empty = not store.history()["generations"]
     there = count(len(answer["copies"]), "copy")
     yield f"The store has {there}, {len(answer['created'])} of them new"
     for volume in answer["copies"]:
         what = " (joined)" if volume in answer["joined"] else ""
         what = " (new)" if volume in answer["created"] else what
         yield f"  {volume}{what}"
-    yield from job.healed_lines(answer)
+    yield from healed_lines(answer)
     yield console.next_line(
         "ovfstore upload DOMAIN SOURCE" if empty else "ovfstore status DOMAIN"
     )

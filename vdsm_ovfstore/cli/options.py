@@ -15,6 +15,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
@@ -28,7 +29,7 @@ VERBS = (
     ("upload", "upload", "write an archive as the newest generation"),
     ("download", "download", "read a whole archive"),
     ("status", "look", "show the state of a store and its copies"),
-    ("list", "look", "list the stores below a directory"),
+    ("list", "listing", "list the stores below a directory"),
     ("history", "look", "list the generations of a store"),
     ("vms", "entities", "list the VMs and templates of a generation"),
     ("show", "entities", "print the OVF of one VM or template"),
@@ -37,6 +38,12 @@ VERBS = (
     ("repair", "repair", "mend a store, without a new generation"),
     ("explain", "explain", "explain an error code"),
 )
+
+# What this process does itself, always.
+LOCAL = ("init", "explain")
+
+# 16 digits: what a JSON reader can tell apart.
+_GENERATION = re.compile(r"([0-9]{1,16})(?::([0-9a-fA-F]{0,64}))?")
 
 _DESCRIPTION = (
     "Keeps the OVFs of virtual machines on the storage domain that their "
@@ -86,7 +93,16 @@ class Parser(argparse.ArgumentParser):
             add_global_options(self, argparse.SUPPRESS)
             getattr(module, f"{self.verb}_arguments")(self)
             self.set_defaults(run=getattr(module, f"run_{self.verb}"))
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        if hasattr(found, "vms"):
+            # argparse fills a list of any length before the first option,
+            # and takes nothing for it behind.
+            found.vms = [
+                *found.vms,
+                *(a for a in unknown if not a.startswith("-")),
+            ]
+            unknown = [a for a in unknown if a.startswith("-")]
+        return found, unknown
 
 
 def add_global_options(
@@ -99,6 +115,7 @@ def add_global_options(
         (("-v", "--verbose"), "show the log"),
         (("--debug",), "show the whole log, and where errors come from"),
         (("--no-progress",), "show no progress"),
+        (("--direct",), "go through no host"),
         (
             ("--allow-buffered-io",),
             "for development: use file systems without direct I/O",
@@ -106,6 +123,15 @@ def add_global_options(
     ):
         group.add_argument(
             *names, action="store_true", default=default, help=text
+        )
+    for name, metavar, text in (
+        ("--host", "ADDRESS", "the host to go through: a socket or a URL"),
+        ("--cacert", "FILE", "CAs that may vouch for the host"),
+        ("--cert", "FILE", "certificate to show to the host"),
+        ("--key", "FILE", "its key, if it is not in the same file"),
+    ):
+        group.add_argument(
+            name, metavar=metavar, default=default or None, help=text
         )
 
 
@@ -134,7 +160,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.verb is None:
         parser.print_help()
         args.run = None
+        return args
+    _check_host(args)
     return args
+
+
+def _check_host(args: Any) -> None:
+    """Raises errors.UsageError."""
+    if args.host == "":
+        problem = "--host is empty; for no host: --direct"
+    elif args.host and args.verb in LOCAL:
+        problem = "no host does that; leave out --host"
+    elif args.key and not args.cert:
+        problem = "--key needs --cert"
+    else:
+        return
+    raise errors.UsageError(reason=f"{args.verb}: {problem}")
 
 
 def log_level(args: Any) -> int:
@@ -158,6 +199,7 @@ def generation_argument(parser: argparse.ArgumentParser) -> None:
         "-g",
         "--generation",
         metavar="G",
+        type=generation,
         help="number of the generation, or NUMBER:DIGEST (the newest one)",
     )
 
@@ -170,6 +212,17 @@ def timeout_argument(parser: argparse.ArgumentParser) -> None:
         default=60.0,
         help="how long to wait while the store is in use (60)",
     )
+
+
+def generation(text: str) -> str:
+    """NUMBER or NUMBER:DIGEST, as the verbs take it."""
+    match = _GENERATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"expected NUMBER or NUMBER:DIGEST, not {text!r}"
+        )
+    number, digest = match.groups()
+    return f"{int(number)}:{digest.lower()}" if digest else str(int(number))
 
 
 def seconds(text: str) -> float:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.cli import job
 from vdsm_ovfstore.cli.console import Console
-from vdsm_ovfstore.cli.opened import open_domain
 from vdsm_ovfstore.cli.options import domain_argument, timeout_argument
+from vdsm_ovfstore.cli.outcome import healed_lines, warn_degraded
+from vdsm_ovfstore.cli.store import Document, open_store
 from vdsm_ovfstore.cli.text import count
 
 
@@ -30,19 +30,15 @@ def repair_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_repair(args: Any, console: Console) -> int:
-    from vdsm_ovfstore.store import launch
-
-    domain = open_domain(args)
-    domain.writable()
-    answer = launch.repair(domain.path, job.options(args, console))
-    result = {"domain": domain.id, "path": domain.path, **answer}
-    console.answer(result, lambda: _repaired(answer, console))
-    job.warn_degraded(answer, console)
+    with open_store(args, console) as store:
+        answer = store.repair(args.timeout)
+    console.answer(answer, lambda: _repaired(answer, console))
+    warn_degraded(answer, console)
     return errors.EXIT_DAMAGED if answer["degraded"] else errors.EXIT_OK
 
 
-def _repaired(answer: dict[str, Any], console: Console) -> Iterator[str]:
-    yield from job.healed_lines(answer)
+def _repaired(answer: Document, console: Console) -> Iterator[str]:
+    yield from healed_lines(answer)
     if not answer["healed"]:
         yield "There was nothing to mend"
     if answer["generation"] is not None:

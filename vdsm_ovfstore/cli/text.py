@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import time
+from collections.abc import Iterator
+from typing import Any
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -51,13 +53,11 @@ def age(seconds: float) -> str:
     return f"{left // 86400} d"
 
 
-def isotime(when: Optional[int]) -> Optional[str]:
-    """ISO 8601 in UTC; None for a time that is not known."""
-    if not when:
-        return None
+def seconds_since(when: str) -> int:
+    """Of a time as documents have it: ISO 8601 in UTC."""
     from vdsm_ovfstore.format import record
 
-    return record.isotime(when)
+    return int(time.time()) - record.timestamp({"time": when}, "time")
 
 
 def count(number: int, what: str) -> str:
@@ -65,3 +65,25 @@ def count(number: int, what: str) -> str:
     if number != 1:
         what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
     return f"{number} {what}"
+
+
+def generation_name(generation: dict[str, Any]) -> str:
+    """How people call it: its number, or that it has none."""
+    if generation["kind"] == "unsealed":
+        return "unsealed"
+    return str(generation["number"])
+
+
+def generation_key(generation: dict[str, Any]) -> str:
+    """What --generation takes for it: no other one has that."""
+    return f"{generation['number']}:{generation['sha256']}"
+
+
+def remark_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What is wrong, then what is only worth knowing."""
+    if found["problems"] or found["notes"]:
+        yield ""
+    for problem in found["problems"]:
+        yield f"Problem: {escaped(problem)}"
+    for note in found["notes"]:
+        yield f"Note: {escaped(note)}"

@@ -1,35 +1,23 @@
 # SPDX-FileCopyrightText: vdsm-ovfstore contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""What the verbs that start a worker have in common."""
+"""What the verbs that write tell beside their own answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from vdsm_ovfstore.cli.console import Console
-from vdsm_ovfstore.cli.options import log_level
+from vdsm_ovfstore.cli.store import Document
+from vdsm_ovfstore.cli.text import escaped
 
 
-def options(args: Any, console: Console) -> Any:
-    """How the worker is to be run."""
-    from vdsm_ovfstore.store import launch
-
-    return launch.Options(
-        timeout=args.timeout,
-        buffered=args.allow_buffered_io,
-        progress=console.progress.step,
-        log_level=log_level(args),
-    )
-
-
-def healed_lines(answer: dict[str, Any]) -> Iterator[str]:
+def healed_lines(answer: Document) -> Iterator[str]:
     for what in answer.get("healed", ()):
-        yield f"Mended: {what}"
+        yield f"Mended: {escaped(what)}"
 
 
-def warn_degraded(answer: dict[str, Any], console: Console) -> None:
+def warn_degraded(answer: Document, console: Console) -> None:
     """A success that did not reach every copy."""
     degraded = answer.get("degraded", ())
     for copy in degraded:

@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+"""
+Through which host a command goes.
+
+    --host ADDRESS, OVFSTORE_HOST   that one and no other
+    none of them                    the one that listens on this machine and
+                                    serves the domain; else nobody
+    --direct, --host none           nobody: this process reads the storage
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple, Optional
+
+from vdsm_ovfstore import errors
+
+SOCKET = "/run/ovfstored/socket"  # of ovfstored, unless it is configured
+
+_VARIABLE = "OVFSTORE_HOST"
+_NOBODY = "none"
+
+
+class Host(NamedTuple):
+    """is_named: somebody wants this host, and not just any way that works."""
+
+    address: str
+    is_named: bool
+
+
+def chosen(args: Any) -> Optional[Host]:
+    """
+    The host to go through, if it serves the domain.
+
+    Raises errors.UsageError.
+    """
+    if args.direct and args.host not in (None, _NOBODY):
+        raise errors.UsageError(
+            reason=f"{args.verb}: give either --host or --direct"
+        )
+    if args.direct:
+        return None
+    named = args.host or os.environ.get(_VARIABLE)
+    if named:
+        return None if named == _NOBODY else Host(named, True)
+    # How the storage is read is said for this process.
+    if args.allow_buffered_io or not os.path.exists(SOCKET):
+        return None
+    return Host(SOCKET, False)
