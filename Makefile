@@ -3,24 +3,29 @@
 
 OVFS ?= samples/ovfs
 WORK ?= work
+PORT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run check lint bench clean
+.PHONY: help env run serve check campaign lint bench bench-host clean
 
 help:
-	@echo 'make run      put the OVFs of a directory on a storage domain, and show'
-	@echo '              what lies there'
+	@echo 'make run      put the OVFs of a directory on a storage domain, through a'
+	@echo '              host, and show what lies there'
 	@echo '                OVFS=DIR   *.ovf or *.xml files ($(OVFS))'
 	@echo '                WORK=DIR   where the domain is made, and found again ($(WORK))'
 	@echo '                TYPE=posixfs|localfs   kind of a new domain (posixfs, with'
 	@echo '                           a sanlock of its own, where sanlock is installed)'
-	@echo 'make check    all tests, with each Python from 3.9 to 3.13 that is here'
+	@echo 'make serve    keep a host of that domain running, with TLS, until Ctrl-C'
+	@echo '                WORK=DIR, TYPE=...   as above'
+	@echo '                PORT=N     (61325)'
+	@echo 'make check    all tests; most of them with Python 3.9 and 3.12 as well'
 	@echo '                ARGS=...   for pytest, e.g. ARGS="-k seal"'
 	@echo '                PYTHONS="3.9 3.12"   these beside the system one; empty: none'
+	@echo 'make campaign the tests that take minutes: kills at random moments'
 	@echo 'make lint     ruff, mypy --strict, shell syntax, licence headers'
-	@echo 'make bench    measure'
-	@echo '                ARGS=...   for bench/run.py'
+	@echo 'make bench    measure the store; make bench-host: a host of it'
+	@echo '                ARGS=...   for bench/run.py, bench/host.py'
 	@echo 'make env      only make the virtual environment, .venv'
 	@echo '                PYTHON=...           make it from this Python'
 	@echo '                SYSTEM_PACKAGES=no   as root, do not install sanlock'
@@ -32,14 +37,24 @@ env:
 run: env
 	@.venv/bin/python scripts/run "$(OVFS)" "$(WORK)"
 
+serve: env
+	@.venv/bin/python scripts/serve "$(WORK)" $(PORT)
+
 check:
 	@scripts/check $(ARGS)
+
+campaign: env
+	@scripts/setup-env tests
+	@.venv/bin/python -m pytest -m campaign $(ARGS)
 
 lint:
 	@scripts/lint
 
 bench: env
 	@.venv/bin/python -m bench.run $(ARGS)
+
+bench-host: env
+	@.venv/bin/python -m bench.host $(ARGS)
 
 clean:
 	rm -rf .venv .venvs work build dist *.egg-info
