@@ -11,6 +11,8 @@ it: only what a process takes in its last milliseconds may be missed.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import subprocess
 import time
 from typing import Optional
@@ -26,8 +28,8 @@ def peaks(command: list[str], env: dict[str, str]) -> list[int]:
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     found: dict[int, int] = {}
     while process.poll() is None:
-        for pid in _tree(process.pid):
-            peak = _high_water(pid)
+        for pid in [process.pid, *children(process.pid)]:
+            peak = high_water(pid)
             if peak is not None:
                 # A child that has yet to call exec still has our memory.
                 found[pid] = peak
@@ -37,21 +39,22 @@ def peaks(command: list[str], env: dict[str, str]) -> list[int]:
     return list(found.values())
 
 
-def _tree(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            children = [int(child) for child in file.read().split()]
-    except OSError:
-        return [pid]
-    return [pid, *children]
+def children(pid: int) -> list[int]:
+    """The processes that one of its threads has started, and that run."""
+    found: list[int] = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError), open(path) as file:
+            found += map(int, file.read().split())
+    return found
 
 
-def _high_water(pid: int) -> Optional[int]:
+def high_water(pid: int) -> Optional[int]:
+    """The peak of a process so far, in bytes; None if it has ended."""
     try:
         with open(f"/proc/{pid}/status") as file:
             for line in file:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
     except OSError:
-        pass  # it has ended
+        pass
     return None
