@@ -448,6 +448,7 @@ def test_unknown_verb(verb: str) -> None:
         pytest.param({str(n): n for n in range(1000)}, id="object"),
         pytest.param("x" * 10_000_000, id="long"),
         pytest.param("\ud800\x1b[2J", id="surrogate"),
+        pytest.param("\U00010000" * 40, id="escaped"),
     ],
 )
 def test_hostile_values(value: Any) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# All of them start daemons.
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 
 _NUMBER = r" \**[\d.,]+\**"

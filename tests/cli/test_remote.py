@@ -43,6 +43,9 @@ from tests.host.certs import certificates
 from tests.host.harness import Daemon, running_daemon, wait_until
 from vdsm_ovfstore.cli.options import LOCAL, VERBS
 
+# All of them start daemons.
+pytestmark = pytest.mark.slow
+
 
 class Served(NamedTuple):
     """sound has generations 1 (web, db, twin, twin) and 2 (the samples)."""

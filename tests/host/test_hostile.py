@@ -39,6 +39,9 @@ from tests.store.builders import (
 )
 from vdsm_ovfstore import errors
 
+# All of them start daemons.
+pytestmark = pytest.mark.slow
+
 UNKNOWN = "0" * 32
 
 

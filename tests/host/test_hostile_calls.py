@@ -28,6 +28,9 @@ from tests.store.builders import archive, make_domain
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.schema import Definition
 
+# All of them start daemons.
+pytestmark = pytest.mark.slow
+
 VERBS = Definition.load().verbs
 
 NOT_JSON, NO_REQUEST, NO_VERB, NO_PARAMETERS = -32700, -32600, -32601, -32602

@@ -41,6 +41,9 @@ from vdsm_ovfstore import errors
 from vdsm_ovfstore.storage.filedomain import create_domain
 from vdsm_ovfstore.store.child import WAITING
 
+# All of them start daemons.
+pytestmark = pytest.mark.slow
+
 GRACE = 8.0  # of a stop, in seconds
 
 

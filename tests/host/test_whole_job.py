@@ -34,9 +34,12 @@ DEFAULT_PKI = "/etc/pki/vdsm"
 DEFAULT_SOCKET = "/run/ovfstored/socket"
 DEFAULT_PORT = "61325"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("curl") is None, reason="there is no curl on this host"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("curl") is None, reason="there is no curl on this host"
+    ),
+]
 
 
 class Block(NamedTuple):

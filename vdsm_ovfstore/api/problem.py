@@ -104,8 +104,9 @@ def describe(error: Any, whole: str) -> str:
 def shown(value: Any) -> str:
     """A value as it was given, or how it begins; ASCII, one line."""
     if isinstance(value, str):
-        cut = "..." if len(value) > _SHOWN else ""
-        return json.dumps(value[:_SHOWN]) + cut
+        begin = _begin(value)
+        cut = "..." if len(begin) < len(value) else ""
+        return json.dumps(begin) + cut
     if isinstance(value, list):
         return "a list"
     if isinstance(value, dict):
@@ -128,6 +129,16 @@ def guess(name: Any, known: Iterable[str]) -> str:
 
 
 # -- private ------------------------------------------------------------------
+
+
+def _begin(value: str) -> str:
+    """What fits, also where each character is escaped as "\\ud800\\udc00"."""
+    length = 0
+    for place, character in enumerate(value[:_SHOWN]):
+        length += len(json.dumps(character)) - 2
+        if length > 2 * _SHOWN:
+            return value[:place]
+    return value[:_SHOWN]
 
 
 def _parameter(error: Any) -> Optional[str]:
