@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import resource
@@ -256,8 +257,12 @@ def test_stop(tmp_path: Path, domain: str, number: int) -> None:
 
 
 def children(daemon: Daemon) -> set[int]:
-    tasks = Path(f"/proc/{daemon.pid}/task").glob("*/children")
-    return {int(pid) for task in tasks for pid in task.read_text().split()}
+    found: set[int] = set()
+    for task in Path(f"/proc/{daemon.pid}/task").iterdir():
+        # The thread of a connection may have ended meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def stopped_writer(daemon: Daemon, domain: str) -> set[int]:
