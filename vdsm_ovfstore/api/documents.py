@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api.faults import error_document as error_document
 from vdsm_ovfstore.format import record
 from vdsm_ovfstore.format.member import ENTITIES, INVALID
 from vdsm_ovfstore.format.segment import IndexEntry

@@ -17,7 +17,7 @@ import uuid
 from typing import Any, Callable, Optional
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api.ended import forgotten
+from vdsm_ovfstore.api.ended import RETRY_AFTER, Kept
 from vdsm_ovfstore.api.faults import error_document, unexpected
 from vdsm_ovfstore.api.task import Task
 from vdsm_ovfstore.format.record import isotime
@@ -30,8 +30,6 @@ DONE = "done"
 ABORTING = "aborting"
 ABORTED = "aborted"
 FAILED = "failed"
-
-_RETRY_AFTER = 10  # seconds
 
 
 class Job(Task):
@@ -103,20 +101,10 @@ class Job(Task):
 
 
 class Jobs:
-    """
-    All jobs, those that ended included for a while.
-
-    Arguments:
-        limit: jobs that have not ended.
-        remember: seconds after their end.
-        remembered: how many that have ended, at most.
-    """
+    """All jobs, those that ended included for a while; see Kept."""
 
     def __init__(self, limit: int, remember: float, remembered: int) -> None:
-        self._limit = limit
-        self._remember = remember
-        self._remembered = remembered
-        self._jobs: dict[str, Job] = {}
+        self._kept: Kept[Job] = Kept(limit, remember, remembered)
         self._lock = threading.Lock()
 
     def start(
@@ -125,26 +113,22 @@ class Jobs:
         """Raises errors.HostBusy."""
         job = Job(verb, domain, run)
         with self._lock:
-            self._forget()
-            if len(self._running()) >= self._limit:
-                raise errors.HostBusy(
-                    reason=f"{self._limit} jobs are under way",
-                    retry_after=_RETRY_AFTER,
-                )
+            self._kept.forget()
+            self._kept.check_room("jobs are under way")
             try:
                 job.thread.start()
             except RuntimeError as e:
                 raise errors.HostBusy(
-                    reason=str(e), retry_after=_RETRY_AFTER
+                    reason=str(e), retry_after=RETRY_AFTER
                 ) from None
-            self._jobs[job.id] = job
+            self._kept.add(job.id, job)
         return job
 
     def get(self, job_id: str) -> Job:
         """Raises errors.JobNotFound."""
         with self._lock:
-            self._forget()
-            job = self._jobs.get(job_id)
+            self._kept.forget()
+            job = self._kept.get(job_id)
         if job is None:
             raise errors.JobNotFound(job=job_id)
         return job
@@ -152,16 +136,9 @@ class Jobs:
     def all(self) -> list[Job]:
         """In the order in which they came."""
         with self._lock:
-            self._forget()
-            return list(self._jobs.values())
+            self._kept.forget()
+            return self._kept.all()
 
     def running(self) -> list[Job]:
         with self._lock:
-            return self._running()
-
-    def _running(self) -> list[Job]:
-        return [j for j in self._jobs.values() if j.ended_at is None]
-
-    def _forget(self) -> None:
-        for job in forgotten(self._jobs, self._remember, self._remembered):
-            del self._jobs[job.id]
+            return self._kept.running()

@@ -20,7 +20,7 @@ import uuid
 from typing import Any, Optional, TypeVar
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api.ended import forgotten
+from vdsm_ovfstore.api.ended import Kept
 from vdsm_ovfstore.api.faults import error_document
 from vdsm_ovfstore.api.spool import Reservation
 from vdsm_ovfstore.api.task import Task
@@ -50,8 +50,6 @@ _ENDINGS = {
     EXPIRED: "nobody came for it in time",
 }
 ENDED = tuple(_ENDINGS)
-
-_RETRY_AFTER = 10  # seconds
 
 
 class Transfer(Task):
@@ -185,39 +183,29 @@ T = TypeVar("T", bound=Transfer)
 
 
 class Registry:
-    """
-    The transfers of a host.
-
-    Arguments:
-        limit: transfers that have not ended.
-        remember: seconds after their end.
-        remembered: how many that have ended, at most.
-    """
+    """The transfers of a host, those that ended for a while; see Kept."""
 
     def __init__(self, limit: int, remember: float, remembered: int) -> None:
-        self._limit = limit
-        self._remember = remember
-        self._remembered = remembered
-        self._transfers: dict[str, Transfer] = {}
+        self._kept: Kept[Transfer] = Kept(limit, remember, remembered)
         self._lock = threading.Lock()
 
     def check_room(self) -> None:
         """Raises errors.HostBusy."""
-        if len(self.running()) >= self._limit:
-            raise errors.HostBusy(
-                reason=f"{self._limit} transfers are open",
-                retry_after=_RETRY_AFTER,
-            )
+        with self._lock:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        self._kept.check_room("transfers are open")
 
     def add(self, transfer: T) -> T:
         """Raises errors.HostBusy; then the transfer's room is given back."""
         with self._lock:
             try:
-                self.check_room()
+                self._check_room()
             except errors.HostBusy:
                 transfer.room.close()
                 raise
-            self._transfers[transfer.id] = transfer
+            self._kept.add(transfer.id, transfer)
         log.info(
             "ADD transfer=%s kind=%s domain=%s size=%d",
             transfer.id,
@@ -229,7 +217,8 @@ class Registry:
 
     def get(self, transfer_id: str) -> Transfer:
         """Raises errors.TransferNotFound."""
-        transfer = self._transfers.get(transfer_id)
+        with self._lock:
+            transfer = self._kept.get(transfer_id)
         if transfer is None:
             raise errors.TransferNotFound()
         return transfer
@@ -239,7 +228,7 @@ class Registry:
         Raises errors.TransferNotFound; TransferRefused when it is of another
         kind.
         """
-        for transfer in list(self._transfers.values()):
+        for transfer in self._all():
             # In constant time: a ticket is a secret.
             if secrets.compare_digest(transfer.ticket, ticket):
                 if not isinstance(transfer, kind):
@@ -250,16 +239,16 @@ class Registry:
         raise errors.TransferNotFound()
 
     def running(self) -> list[Transfer]:
-        return [
-            t for t in list(self._transfers.values()) if t.state not in ENDED
-        ]
+        with self._lock:
+            return self._kept.running()
 
     def sweep(self) -> None:
         """Expire what nobody came for, and forget what ended long ago."""
         for transfer in self.running():
             transfer.expire()
         with self._lock:
-            for transfer in forgotten(
-                self._transfers, self._remember, self._remembered
-            ):
-                del self._transfers[transfer.id]
+            self._kept.forget()
+
+    def _all(self) -> list[Transfer]:
+        with self._lock:
+            return self._kept.all()
