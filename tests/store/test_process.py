@@ -102,6 +102,19 @@ def test_cancel_from_another_thread() -> None:
     assert_gone(child.pid)
 
 
+@pytest.mark.parametrize("text", ["", "x" * 300_000], ids=["short", "long"])
+@pytest.mark.parametrize("with_fd", [False, True])
+def test_stop_before_it_has_read_what_to_do(text: str, with_fd: bool) -> None:
+    """The two may come to it as one piece."""
+    request = {"fd": 0} if with_fd else {}
+    child = start("sleep", deadline=60, text=text, **request)
+    child.stop()
+    began = time.monotonic()
+    with pytest.raises(errors.Aborted):
+        child.wait()
+    assert time.monotonic() - began < 30
+
+
 def test_discard() -> None:
     child = start("sleep")
     child.discard()

@@ -140,13 +140,15 @@ def _receive() -> dict[str, Any]:
     # Not sys.stdin: it would read ahead, and it is to be watched.
     with socket.socket(fileno=os.dup(0)) as control:
         data, fds, _, _ = socket.recv_fds(control, 65536, _MAX_FDS)
-        while data and not data.endswith(b"\n"):
+        while data and b"\n" not in data:
             more = control.recv(65536)
             data = data + more if more else b""
-    if not data:
-        # As a rule: it was started in case of need, and there was none.
+    request, _, asked_to_stop = data.partition(b"\n")
+    if not data or asked_to_stop:
+        # As a rule the first: it was started in case of need, and there was
+        # none. Who is told to stop early may get both in one piece.
         os._exit(STATUS_ORPHANED)
-    return {**json.loads(data), "fds": fds}
+    return {**json.loads(request), "fds": fds}
 
 
 def _end(status: int, reason: str) -> NoReturn:
