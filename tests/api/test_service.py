@@ -29,6 +29,7 @@ from tests.api.servicebed import (
 )
 from tests.store.builders import MIB, archive, incompressible, vm_id
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.api.spool import Reservation
 from vdsm_ovfstore.api.task import Task
 from vdsm_ovfstore.api.transfers import Transfer
 from vdsm_ovfstore.storage.filedomain import FileDomain
@@ -282,6 +283,34 @@ def test_a_url_is_for_one_peer_at_a_time(bed: Bed, tar: bytes) -> None:
     assert not e.value.gone
     upload.receive(pieces(tar))
     upload.close()
+
+
+def test_who_comes_back_at_once_is_waited_for(bed: Bed, tar: bytes) -> None:
+    """A peer has the last byte before we know that it was sent."""
+    bed.put(bed.ask_upload(tar)["url"], tar)
+    down = bed.ask("download")
+    begun = bed.service.transfers.begin_download(ticket(down["url"]))
+    begun.sent(512)
+    last = threading.Timer(0.2, begun.close)
+    last.start()
+    assert bed.get(down["url"]) == tar
+    last.join()
+
+
+def test_who_sees_the_end_finds_room(
+    bed: Bed, tar: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def close(self: Reservation) -> None:
+        seen.append(bed.state(asked))
+        original(self)
+
+    original = Reservation.close
+    monkeypatch.setattr(Reservation, "close", close)
+    asked = bed.ask_upload(tar)
+    bed.put(asked["url"], tar)
+    assert (seen, bed.state(asked)) == (["writing"], "done")
 
 
 def test_a_url_is_for_one_verb(bed: Bed, tar: bytes) -> None:

@@ -60,20 +60,21 @@ class Job(Task):
 
     def document(self) -> dict[str, Any]:
         """What getJobs tells of it."""
-        status = self.status
-        if self.aborted and self.ended_at is None:
-            status = ABORTING
-        return {
-            "jobID": self.id,
-            "verb": self.verb,
-            "storagedomainID": self.domain,
-            "status": status,
-            "progress": self.progress,
-            "step": self.step,
-            "started": isotime(self.started_at),
-            "result": self.result,
-            "error": self.error,
-        }
+        with self._lock:
+            status = self.status
+            if self.aborted and self.ended_at is None:
+                status = ABORTING
+            return {
+                "jobID": self.id,
+                "verb": self.verb,
+                "storagedomainID": self.domain,
+                "status": status,
+                "progress": self.progress,
+                "step": self.step,
+                "started": isotime(self.started_at),
+                "result": self.result,
+                "error": self.error,
+            }
 
     def _main(self, run: Callable[[Job], dict[str, Any]]) -> None:
         log.info(
@@ -82,21 +83,31 @@ class Job(Task):
         self.status = RUNNING
         try:
             self.check()
-            self.result = run(self)
-            self.progress = 100
-            status = DONE
+            self._end(DONE, result=run(self))
         except errors.Aborted:
-            error = errors.Aborted(what=self.what)
-            self.error, status = error_document(error), ABORTED
+            self._end(ABORTED, errors.Aborted(what=self.what))
         except errors.Error as e:
-            self.error, status = error_document(e), FAILED
+            self._end(FAILED, e)
         except Exception as e:
             log.exception("UNEXPECTED job=%s", self.id)
-            self.error, status = error_document(unexpected(e)), FAILED
-        self.step = ""
-        # The result first: who sees the status looks for it.
-        self.status = status
-        self.ended_at = time.monotonic()
+            self._end(FAILED, unexpected(e))
+
+    def _end(
+        self,
+        status: str,
+        error: Optional[errors.Error] = None,
+        result: Optional[dict[str, Any]] = None,
+    ) -> None:
+        # All at once: who sees the status looks for the rest, and finds room
+        # for the next job.
+        with self._lock:
+            if result is not None:
+                self.progress = 100
+            self.result = result
+            self.error = error_document(error) if error else None
+            self.step = ""
+            self.status = status
+            self.ended_at = time.monotonic()
         log.info("JOB id=%s status=%s", self.id, status)
 
 

@@ -51,6 +51,10 @@ _ENDINGS = {
 }
 ENDED = tuple(_ENDINGS)
 
+# Seconds that who comes waits for who is there. A peer has the last byte of
+# an answer before we know that it was sent, and may come at once for more.
+_PATIENCE = 1.0
+
 
 class Transfer(Task):
     """
@@ -91,18 +95,19 @@ class Transfer(Task):
 
     def document(self) -> dict[str, Any]:
         """What getTransfer tells of it."""
-        return {
-            "transferID": self.id,
-            "kind": self.kind,
-            "storagedomainID": self.domain,
-            "state": self.state,
-            "size": self.size,
-            "transferred": self.transferred,
-            "step": self.step,
-            "expires": self.expires,
-            "result": self.result,
-            "error": self.error,
-        }
+        with self._lock:
+            return {
+                "transferID": self.id,
+                "kind": self.kind,
+                "storagedomainID": self.domain,
+                "state": self.state,
+                "size": self.size,
+                "transferred": self.transferred,
+                "step": self.step,
+                "expires": self.expires,
+                "result": self.result,
+                "error": self.error,
+            }
 
     def extend(self) -> None:
         """Start the time anew in which the peer must come."""
@@ -111,7 +116,7 @@ class Transfer(Task):
 
     def enter(self) -> None:
         """Raises errors.TransferRefused when it is not to be used now."""
-        if not self._busy.acquire(blocking=False):
+        if not self._busy.acquire(timeout=_PATIENCE):
             raise self.refused("it is in use", gone=False)
         if self.state in ENDED:
             self._busy.release()
@@ -152,11 +157,13 @@ class Transfer(Task):
         """
         if self.state in ENDED:
             return
-        self.error = error_document(error) if error else None
-        self.step = ""
-        self.state = state
+        # First: who sees the end finds room for the next.
         self.room.close()
-        self.ended_at = time.monotonic()
+        with self._lock:
+            self.error = error_document(error) if error else None
+            self.step = ""
+            self.state = state
+            self.ended_at = time.monotonic()
         log.info(
             "END transfer=%s kind=%s state=%s bytes=%d of=%d",
             self.id,
