@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -167,6 +167,16 @@ def test_parameters_are_those_of_the_definition(verb: str) -> None:
         pytest.param(documents.Degraded, "degraded", id="degraded"),
         pytest.param(documents.Status, "statusDocument", id="status"),
         pytest.param(documents.Uploaded, "uploadDocument", id="upload"),
+        pytest.param(documents.Created, "createDocument", id="create"),
+        pytest.param(documents.Repaired, "repairDocument", id="repair"),
+        pytest.param(documents.Checked, "verifyDocument", id="verify"),
+        pytest.param(
+            documents.CheckedGeneration,
+            "checkedGeneration",
+            id="checked generation",
+        ),
+        pytest.param(documents.CheckedCopy, "checkedCopy", id="checked copy"),
+        pytest.param(documents.Segment, "segment", id="segment"),
         pytest.param(documents.Job, "job", id="job"),
         pytest.param(documents.Ping, "ping", id="ping"),
         pytest.param(documents.History, "getHistory", id="history"),
@@ -180,6 +190,20 @@ def test_types_are_those_of_the_definition(document: Any, name: str) -> None:
     verb = DEFINITION["verbs"].get(name)
     schema = verb["result"] if verb else DEFINITION["definitions"][name]
     assert set(document.__annotations__) == set(schema["properties"])
+    assert document.__required_keys__ == set(schema["required"])
+
+
+@pytest.mark.parametrize(
+    ("literal", "name"),
+    [
+        (documents.Verdict, "verdict"),
+        (documents.TransferState, "transferState"),
+        (documents.JobStatus, "jobStatus"),
+    ],
+)
+def test_words_are_those_of_the_definition(literal: Any, name: str) -> None:
+    words = DEFINITION["definitions"][name]["enum"]
+    assert list(get_args(literal)) == words
 
 
 # -- errors that a host tells -------------------------------------------------

@@ -136,7 +136,8 @@ class Client(Verbs):
         progress: Progress = silent,
     ) -> dict[str, Any]:
         """
-        Wait for the end of a job, and return its result.
+        Wait for the end of a job, and return its result: by the verb, one
+        of documents.Created, Checked, Repaired.
 
         timeout: seconds; none by default: a host ends its jobs by itself.
         Then errors.HostBusy is raised, and the job goes on; as it does when

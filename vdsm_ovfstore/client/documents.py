@@ -10,9 +10,24 @@ imports this at run time, and a host of a later version may send more.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Optional, TypedDict
+from typing import Any, Literal, Optional, TypedDict, Union
 
 Verdict = Literal["ok", "damaged", "empty", "lost"]
+TransferState = Literal[
+    "waiting",
+    "receiving",
+    "preparing",
+    "sending",
+    "queued",
+    "writing",
+    "done",
+    "failed",
+    "aborted",
+    "expired",
+]
+JobStatus = Literal[
+    "pending", "running", "done", "aborting", "aborted", "failed"
+]
 
 
 class Fault(TypedDict):
@@ -158,16 +173,86 @@ class Uploaded(TypedDict):
     lease_seconds: float
 
 
+class _Locked(TypedDict, total=False):
+    """There if the store was locked."""
+
+    degraded: list[Degraded]
+    healed: list[str]
+    lease_seconds: float
+
+
+class Created(_Locked):
+    """Of the job create."""
+
+    domain: str
+    path: str
+    created: list[str]
+    joined: list[str]
+    copies: list[str]
+
+
+class Repaired(TypedDict):
+    """Of the job repair. Both are None where there is no generation."""
+
+    domain: str
+    path: str
+    generation: Optional[int]
+    sha256: Optional[str]
+    copies: list[str]
+    degraded: list[Degraded]
+    healed: list[str]
+    lease_seconds: float
+
+
+class CheckedGeneration(Generation):
+    verdict: Literal["ok", "damaged", "lost"]
+    whole: bool
+    damaged_on: list[str]
+    recoverable_entities: int
+    lost: list[str]
+
+
+class Segment(TypedDict):
+    """One generation, or suspect, on one copy."""
+
+    generation: int
+    sha256: str
+    verdict: Literal["ok", "damaged"]
+    reason: str
+    entities: list[str]
+
+
+class CheckedCopy(Copy):
+    segments: list[Segment]
+
+
+class Checked(TypedDict):
+    """Of the job verify."""
+
+    domain: str
+    path: str
+    quick: bool
+    verdict: Verdict
+    newest: Optional[Generation]
+    generations: list[CheckedGeneration]
+    recoverable: int
+    copies: list[CheckedCopy]
+    problems: list[str]
+    notes: list[str]
+
+
 class Transfer(TypedDict):
+    """result is that of an upload."""
+
     transferID: str
     kind: Literal["upload", "download"]
     storagedomainID: str
-    state: str
+    state: TransferState
     size: int
     transferred: int
     step: str
     expires: str
-    result: Optional[dict[str, Any]]
+    result: Optional[Uploaded]
     error: Optional[Fault]
 
 
@@ -175,14 +260,14 @@ class Job(TypedDict):
     jobID: str
     verb: Literal["create", "verify", "repair"]
     storagedomainID: str
-    status: str
+    status: JobStatus
     progress: float
     step: str
     started: str
-    result: Optional[dict[str, Any]]
+    result: Union[Created, Checked, Repaired, None]
     error: Optional[Fault]
 
 
 class Aborted(TypedDict):
     aborted: bool
-    state: str
+    state: Union[TransferState, JobStatus]

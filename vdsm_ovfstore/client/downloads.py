@@ -15,13 +15,16 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.client import digests, failure
 from vdsm_ovfstore.client.message import Response, request
 from vdsm_ovfstore.client.transfer import Progress, Ticket, check_ended
 from vdsm_ovfstore.client.transport import Connection
+
+if TYPE_CHECKING:
+    from vdsm_ovfstore.client import documents
 
 log = logging.getLogger("ovfstore.client")
 
@@ -44,8 +47,8 @@ class DownloadResult(NamedTuple):
 
     size: int
     sha256: str
-    generation: dict[str, Any]
-    entity: Optional[dict[str, Any]]
+    generation: documents.Generation
+    entity: Optional[documents.Entity]
     path: Optional[str]
     data: Optional[bytes]
 
@@ -65,8 +68,10 @@ class Download:
     def __init__(self, ticket: Ticket, ask: Ask, progress: Progress) -> None:
         self.size: int = ticket.field("size", int)
         self.sha256: str = ticket.field("sha256", str)
-        self.generation: dict[str, Any] = ticket.field("generation", dict)
-        self.entity: Optional[dict[str, Any]] = ticket.document.get("entity")
+        self.generation: documents.Generation = ticket.field(
+            "generation", dict
+        )
+        self.entity: Optional[documents.Entity] = ticket.document.get("entity")
         self._ticket = ticket
         self._ask = ask
         self._progress = progress
