@@ -640,8 +640,10 @@ def test_a_busy_host_keeps_the_download(
     bed.put(bed.ask_upload(tar)["url"], tar)
     down = bed.ask("download")
     slots = bed.service._runner._slots["scan"]
-    with slots, pytest.raises(errors.HostBusy):
+    assert slots.acquire(bed.domain.path)
+    with pytest.raises(errors.HostBusy, match="read this store"):
         bed.get(down["url"])
+    slots.release(bed.domain.path)
     assert bed.state(down) == "waiting"
     assert bed.get(down["url"]) == tar
 
@@ -709,6 +711,39 @@ def test_storage_that_hangs_takes_one_process(
     stuck[0]._child.kill()
     stuck[0]._child.wait()
     bed.call("getHistory", storagedomainID=other)
+
+
+def test_storage_that_hangs_leaves_slots_to_others(
+    make_bed: MakeBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = make_bed(domains=2, readers=4)
+    other = list(bed.domains.known)[1]
+    stopped: list[int] = []
+    give = Process.give
+
+    def stop(self: Process, request: Any, *more: Any) -> Process:
+        if request["path"] == bed.domain.path:
+            os.kill(self.pid, signal.SIGSTOP)
+            stopped.append(self.pid)
+        return give(self, request, *more)
+
+    monkeypatch.setattr(Process, "give", stop)
+    threads = [
+        threading.Thread(target=bed.ask, args=("getHistory",))
+        for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: len(stopped) >= 2)
+        bed.call("getHistory", storagedomainID=other)
+        assert len(stopped) == 2
+    finally:
+        monkeypatch.setattr(Process, "give", give)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        for thread in threads:
+            thread.join()
 
 
 # -- the end ------------------------------------------------------------------

@@ -50,6 +50,7 @@ class Check:
         self._runner = runner
         self._task = task
         self._request = request
+        self._path: str = request["path"]
         self._tar = tar
         self._body = body
         self._errand: Optional[Errand] = None
@@ -78,7 +79,7 @@ class Check:
                 self._give_up()
             elif there - self._told >= _TOLD_EVERY:
                 self._tell(there)
-        elif speed >= _FAST and self._runner.is_free(CHECK):
+        elif speed >= _FAST and self._runner.is_free(CHECK, self._path):
             self._start()
 
     def finish(self) -> dict[str, Any]:

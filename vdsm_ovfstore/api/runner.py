@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections import Counter
+from typing import Any, Callable
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.settings import Settings
@@ -33,14 +34,48 @@ _LOOK = 0.5  # seconds between two looks if a task was aborted
 _RETRY_AFTER = 5  # seconds; most errands take less than one
 
 
+class _Slots:
+    """
+    So many errands at a time, and half of them for one domain at most.
+
+    Each of those that ask for storage that hangs waits for its time limit;
+    they must not take the slots of who asks for another.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._each = max(1, count // 2)
+        self._taken: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def acquire(self, path: str, timeout: float = 0) -> bool:
+        """path: the domain's directory. False if the time was up."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._fits(path), timeout):
+                return False
+            self._left -= 1
+            self._taken[path] += 1
+            return True
+
+    def release(self, path: str) -> None:
+        with self._changed:
+            self._left += 1
+            self._taken[path] -= 1
+            # No domain stays in it for ever.
+            self._taken += Counter()
+            self._changed.notify_all()
+
+    def _fits(self, path: str) -> bool:
+        return self._left > 0 and self._taken[path] < self._each
+
+
 class Runner:
     """Starts processes for tasks, no more at a time than settings allow."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._slots = {
-            kind: threading.BoundedSemaphore(settings.readers)
-            for kind in (READ, CHECK, SCAN)
+            kind: _Slots(settings.readers) for kind in (READ, CHECK, SCAN)
         }
         self._lock = threading.Lock()
         self._started: list[tuple[str, Process]] = []
@@ -73,11 +108,11 @@ class Runner:
             started=task.started,
         )
 
-    def is_free(self, kind: str) -> bool:
-        """True if an errand would not have to wait now."""
+    def is_free(self, kind: str, path: str) -> bool:
+        """True if an errand for a domain would not have to wait now."""
         slots = self._slots[kind]
-        if slots.acquire(blocking=False):
-            slots.release()
+        if slots.acquire(path):
+            slots.release(path)
             return True
         return False
 
@@ -96,8 +131,9 @@ class Runner:
             errors.StorageFailed: an earlier process hangs at that path.
             errors.Aborted: the task was.
         """
+        path = request["path"]
         slots = self._slots[kind]
-        waited = self._wait_for_slot(task, slots, kind)
+        waited = self._wait_for_slot(task, slots, kind, path)
         try:
             limit = self._settings.read_timeout
             if kind != READ:
@@ -108,13 +144,13 @@ class Runner:
                 "buffered": self._settings.buffered,
                 "log_level": self._settings.log_level,
             }
-            process = self._take(ERRAND, request["path"])
+            process = self._take(ERRAND, path)
             process.give(request, fds)
         except BaseException:
-            slots.release()
+            slots.release(path)
             raise
         task.started(process)
-        return Errand(process, task, slots)
+        return Errand(process, task, lambda: slots.release(path))
 
     def run(
         self,
@@ -128,7 +164,7 @@ class Runner:
             return errand.wait()
 
     def _wait_for_slot(
-        self, task: Task, slots: threading.BoundedSemaphore, kind: str
+        self, task: Task, slots: _Slots, kind: str, path: str
     ) -> float:
         """Returns the seconds that it took."""
         # Who has received an archive does not give up as soon as others.
@@ -136,12 +172,13 @@ class Runner:
         if kind == CHECK:
             limit = self._settings.scan_timeout
         waited = 0.0
-        while not slots.acquire(timeout=_LOOK):
+        while not slots.acquire(path, _LOOK):
             task.check()
             waited += _LOOK
             if waited >= limit:
                 raise errors.HostBusy(
-                    reason=f"{self._settings.readers} others read stores",
+                    reason="others read this store, or "
+                    f"{self._settings.readers} others some store",
                     retry_after=_RETRY_AFTER,
                 )
         return waited
@@ -173,14 +210,14 @@ class Runner:
 
 
 class Errand:
-    """An errand that runs, in its slot."""
+    """An errand that runs; ended gives its slot back."""
 
     def __init__(
-        self, process: Process, task: Task, slots: threading.BoundedSemaphore
+        self, process: Process, task: Task, ended: Callable[[], None]
     ) -> None:
         self._process = process
         self._task = task
-        self._slots = slots
+        self._ended = ended
         self._waited = False
         self._closed = False
 
@@ -205,4 +242,4 @@ class Errand:
                 self._waited = True
                 self._process.discard()
         finally:
-            self._slots.release()
+            self._ended()
