@@ -104,6 +104,18 @@ def test_every_error_is_told(verb: str) -> None:
         assert str(one) in status.split(", ")
 
 
+def test_every_refusal_of_http_is_told() -> None:
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in (PROJECT / "vdsm_ovfstore" / "host").glob("*.py")
+    )
+    refused = set(re.findall(r"\bRefused\(\s*(\d{3})\b", code))
+    assert len(refused) > 5
+    assert refused == set(
+        re.findall(r"^\| (\d{3}) \| [^|]+ \|$", section("Errors"), re.M)
+    )
+
+
 @each_verb
 def test_every_parameter_and_field_is_told(verb: str) -> None:
     text = section(verb)
