@@ -667,6 +667,19 @@ def test_an_abort_at_the_end_of_a_request(
         bed.get(down["url"])
 
 
+def test_an_abort_while_the_next_one_waits(bed: Bed, tar: bytes) -> None:
+    bed.put(bed.ask_upload(tar)["url"], tar)
+    down = bed.ask("download")
+    begun = bed.service.transfers.begin_download(ticket(down["url"]))
+    begun.sent(512)
+    begun.abort()
+    # The one that waits may be quicker than who leaves.
+    begun._busy.release()
+    with pytest.raises(errors.TransferRefused, match="aborted"):
+        bed.get(down["url"])
+    assert bed.state(down) == "aborted"
+
+
 # -- what the system refuses --------------------------------------------------
 
 

@@ -118,6 +118,9 @@ class Transfer(Task):
         """Raises errors.TransferRefused when it is not to be used now."""
         if not self._busy.acquire(timeout=_PATIENCE):
             raise self.refused("it is in use", gone=False)
+        if self.aborted:
+            # While somebody else used it, who ends it only after us.
+            self.end(ABORTED)
         if self.state in ENDED:
             self._busy.release()
             raise self.refused(_ENDINGS[self.state], gone=True)
