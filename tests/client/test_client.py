@@ -390,7 +390,7 @@ def test_silent_host() -> None:
         start = time.monotonic()
         error = failure(Client(url, total=0.2))
         assert error.fields()["kind"] == "timeout"
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 20
 
 
 def test_silent_host_of_tls() -> None:

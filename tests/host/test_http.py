@@ -262,7 +262,7 @@ def test_header_that_drips() -> None:
             for _ in range(100):
                 peer.send(b"P")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
     with serving(Limits(header=0.3, idle=5)) as served:
         peer = served.raw()
         answer = peer.ask(b"GET / HTTP/1.1\r\nHo")

@@ -170,7 +170,7 @@ def test_stop_cuts_what_does_not_end(secure: bool) -> None:
         wait_until(lambda: served.service.transfers.open == 2)
         began = time.monotonic()
         served.server.stop(0.1)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         assert served.server.connections == 0
         assert served.service.transfers.open == 0
 

@@ -234,7 +234,7 @@ def test_upload_that_drips_is_cut() -> None:
             for _ in range(100):
                 peer.send(b"x")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         assert failure(served).stalled
 
 

@@ -166,7 +166,7 @@ def test_handshake_that_drips_keeps_nobody_waiting() -> None:
             for _ in range(100):
                 peer.send(b"\x01")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
 
 
 def test_tls_on_a_plain_port() -> None:
