@@ -473,15 +473,19 @@ class HostUnreachable(Error):
 
 
 class ConfigInvalid(Error):
-    """path is that of a file; "" for what no file says."""
+    """
+    path is that of a file; "" for what no file says. example is the one that
+    has every key.
+    """
 
     path: str
+    example: str = "ovfstored.conf"
 
     code = 3527
     exit_status = EXIT_USAGE
     msg = "Configuration{self._of_file}: {self.reason}"
     hint = (
-        "Correct it; packaging/ovfstored.conf (installed in "
+        "Correct it; packaging/{self.example} (installed in "
         "share/vdsm-ovfstore) has every key"
     )
 
