@@ -7,11 +7,13 @@ PORT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve check campaign lint bench bench-host clean
+.PHONY: help env run serve check campaign lint bench bench-host
+.PHONY: bench-updater clean
 
 help:
 	@echo 'make run      put the OVFs of a directory on a storage domain, through a'
-	@echo '              host, and show what lies there'
+	@echo '              host, and show what lies there; then let the updater'
+	@echo '              keep two more domains current'
 	@echo '                OVFS=DIR   *.ovf or *.xml files ($(OVFS))'
 	@echo '                WORK=DIR   where the domain is made, and found again ($(WORK))'
 	@echo '                TYPE=posixfs|localfs   kind of a new domain (posixfs, with'
@@ -24,8 +26,9 @@ help:
 	@echo '                PYTHONS="3.9 3.12"   these beside the system one; empty: none'
 	@echo 'make campaign the tests that take minutes: kills at random moments'
 	@echo 'make lint     ruff, mypy --strict, shell syntax, licence headers'
-	@echo 'make bench    measure the store; make bench-host: a host of it'
-	@echo '                ARGS=...   for bench/run.py, bench/host.py'
+	@echo 'make bench    measure the store; make bench-host: a host of it;'
+	@echo '              make bench-updater: the updater of a data center'
+	@echo '                ARGS=...   for bench/run.py, bench/host.py, ...'
 	@echo 'make env      only make the virtual environment, .venv'
 	@echo '                PYTHON=...           make it from this Python'
 	@echo '                SYSTEM_PACKAGES=no   as root, do not install sanlock'
@@ -49,6 +52,9 @@ campaign: env
 
 lint:
 	@scripts/lint
+
+bench-updater: env
+	@.venv/bin/python -m bench.updater $(ARGS)
 
 bench: env
 	@.venv/bin/python -m bench.run $(ARGS)

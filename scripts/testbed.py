@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -71,12 +71,15 @@ class Testbed(NamedTuple):
 
 
 @contextlib.contextmanager
-def testbed(work: str, port: Optional[int] = None) -> Iterator[Testbed]:
+def testbed(
+    work: str, port: Optional[int] = None, more: Sequence[str] = ()
+) -> Iterator[Testbed]:
     """
     Make or find the domain, and serve it until the end of the block.
 
     Arguments:
         port: serve TLS on it, too.
+        more: directories with LocalFS domains that are served as well.
 
     Raises Failure, OSError.
     """
@@ -105,7 +108,8 @@ def testbed(work: str, port: Optional[int] = None) -> Iterator[Testbed]:
                 "install them, or give TYPE=localfs and another WORK"
             )
         domain = domain or _make_domain(storage, kind)
-        yield stack.enter_context(_serving(work, domain, kind, port, lock))
+        serving = _serving(work, domain, kind, port, lock, more)
+        yield stack.enter_context(serving)
 
 
 # -- the domain ---------------------------------------------------------------
@@ -177,7 +181,12 @@ def _need_direct_io(work: str) -> None:
 
 @contextlib.contextmanager
 def _serving(
-    work: str, domain: str, kind: str, port: Optional[int], lock: int
+    work: str,
+    domain: str,
+    kind: str,
+    port: Optional[int],
+    lock: int,
+    more: Sequence[str],
 ) -> Iterator[Testbed]:
     """ovfstored, when it may write to the domain."""
     pki = Path(work, "pki")
@@ -188,8 +197,9 @@ def _serving(
         path = os.path.join(run_dir, "socket")
         for name in ("spool", "conf.d"):
             os.makedirs(os.path.join(work, name), exist_ok=True)
+        served = "\n    ".join([os.path.join(work, "storage"), *more])
         conf = [
-            f"[storage]\ndomains = {os.path.join(work, 'storage')}",
+            f"[storage]\ndomains =\n    {served}",
             f"[local]\nsocket = {path}",
             f"[limits]\nspool = {os.path.join(work, 'spool')}",
             f"[tls]\npki = {pki}",
@@ -214,7 +224,7 @@ def _serving(
             )
             _wait_for_host(host, ready, log, begin)
         say(f"ovfstored runs, with PID {host.pid}; its log: {shown(log)}")
-        _wait_for_domain(host, path, log)
+        _wait_for_domain(host, path, log, os.path.basename(domain))
         url = None if port is None else f"https://127.0.0.1:{port}"
         yield Testbed(domain, path, url, pki, host)
 
@@ -239,7 +249,7 @@ def _wait_for_host(
 
 
 def _wait_for_domain(
-    process: subprocess.Popen[bytes], path: str, log: str
+    process: subprocess.Popen[bytes], path: str, log: str, wanted: str
 ) -> None:
     """Until its lockspace is joined, if it has one."""
     state = "not found"
@@ -247,10 +257,10 @@ def _wait_for_domain(
     with Client(path) as client:
         while process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(errors.HostUnreachable):
-                (domain,) = client.list_domains() or ({"state": state},)
-                if domain["state"] != state:
-                    state = domain["state"]
-                    say(f"The domain is {state}")
+                for domain in client.list_domains():
+                    if domain["domain"] == wanted and domain["state"] != state:
+                        state = domain["state"]
+                        say(f"The domain is {state}")
                 if state == "ready":
                     return
             time.sleep(0.1)

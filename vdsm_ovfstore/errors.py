@@ -473,15 +473,19 @@ class HostUnreachable(Error):
 
 
 class ConfigInvalid(Error):
-    """path is that of a file; "" for what no file says."""
+    """
+    path is that of a file; "" for what no file says. example is the one that
+    has every key.
+    """
 
     path: str
+    example: str = "ovfstored.conf"
 
     code = 3527
     exit_status = EXIT_USAGE
     msg = "Configuration{self._of_file}: {self.reason}"
     hint = (
-        "Correct it; packaging/ovfstored.conf (installed in "
+        "Correct it; packaging/{self.example} (installed in "
         "share/vdsm-ovfstore) has every key"
     )
 
@@ -519,6 +523,98 @@ class PackageMissing(Error):
     exit_status = EXIT_USAGE
     msg = "{self.python} has no {self.module}"
     hint = "Install {self.package}"
+
+
+# -- the updater -------------------------------------------------------------
+#
+# All of 3500-3549 are taken. Those of the updater go on above them: they are
+# told by no host, so they need not be unknown to VDSM.
+
+
+class SourceFailed(Error):
+    """way_out is what to do; retry_after, in seconds, what the source asks."""
+
+    reason: str
+    retry_after: float = 0
+
+    code = 3550
+    msg = "Cannot read the VMs from {self.source}: {self.reason}"
+    hint = "{self.way_out}"
+
+
+class SourceShrunk(Error):
+    """removed of known entities are gone, more than may go at once."""
+
+    removed: int
+
+    code = 3551
+    msg = (
+        "The source lacks {self.removed} of the {self.known} VMs and "
+        "templates that it had: none of them is removed from any store"
+    )
+    hint = (
+        "If they were removed on purpose, run: ovfstore-updater run --once "
+        "--accept-removals"
+    )
+
+
+class StoreContested(Error):
+    """who: in words, who else writes the store."""
+
+    who: str
+
+    code = 3552
+    msg = "The store of domain {self.domain} is also written by {self.who}"
+    hint = "{self.way_out}"
+
+
+class StateUnusable(Error):
+    code = 3553
+    msg = "Cannot use the updater's state {self.path}: {self.reason}"
+    hint = "{self.way_out}"
+
+
+class UpdaterRunning(Error):
+    pid: str
+
+    code = 3554
+    exit_status = EXIT_BUSY
+    msg = "Another updater, with PID {self.pid}, uses {self.path}"
+    hint = "Leave it to that one, or stop it: systemctl stop ovfstore-updater"
+
+
+class NoHost(Error):
+    """No host could be asked to write the store."""
+
+    code = 3555
+    msg = "No host serves storage domain {self.domain}: {self.reason}"
+    hint = "Activate it on a host, or name that host: [hosts] addresses"
+
+
+class NotUnregistered(Error):
+    code = 3556
+    exit_status = EXIT_USAGE
+    msg = (
+        "{self.entity} is not carried as unregistered in domain {self.domain}"
+    )
+    hint = "Run: ovfstore-updater status --unregistered"
+
+
+class DomainUnknown(Error):
+    code = 3557
+    exit_status = EXIT_USAGE
+    msg = "The updater knows no storage domain {self.domain}"
+    hint = "Run: ovfstore-updater status"
+
+
+class EntityChanging(Error):
+    """Its OVF is being written; a later look will do. data: what was read."""
+
+    data: bytes
+
+    code = 3558
+    msg = "The OVF of {self.entity} changes while it is read"
+    hint = "It is read again with the next run"
 
 
 # -- the command line ---------------------------------------------------------

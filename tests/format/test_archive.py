@@ -228,6 +228,31 @@ def test_pieces_of(size: int) -> None:
     assert check(GOOD, size=size) == check(GOOD)
 
 
+def test_unregistered_and_manifest() -> None:
+    """After what the engine has registered, as it writes them; ours last."""
+    other = VM[:-1] + ("0" if VM[-1] != "0" else "1")
+    members = engine_members(
+        *(DOMAIN, [(VM, len(OVF), [OVF])], WHEN, {}),
+        [(other, len(OVF), [OVF])],
+        {"format": 1, "entities": {}},
+    )
+    tar = b"".join(write_archive(members, WHEN))
+    checker = ArchiveChecker()
+    found = checker.feed(tar)
+    checker.close()
+    assert [(m.name, m.kind) for m in found] == [
+        ("info.json", "info"),
+        (f"{VM}.ovf", "vm"),
+        ("metadata.json", "metadata"),
+        (f"{other}.ovf", "vm"),
+        ("manifest.json", "manifest"),
+    ]
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        file = opened.extractfile("manifest.json")
+        assert file is not None
+        assert json.load(file) == {"format": 1, "entities": {}}
+
+
 def test_engine_members() -> None:
     found = {
         name: b"".join(chunks)

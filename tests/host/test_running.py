@@ -28,7 +28,8 @@ def config(tmp_path: Path, port: int, group: str = "") -> Config:
         f"[limits]\nspool = {tmp_path}\n"
         f"[storage]\ndomains = {tmp_path}\n"
     )
-    return drop_ins.load([str(conf_dir)]).config
+    loaded: Config = drop_ins.load([str(conf_dir)]).config
+    return loaded
 
 
 def test_port_in_use(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ Making the archive: a plain ustar stream, as the engine's.
     info.json       when, and of which storage domain
     <uuid>.ovf      one per VM or template
     metadata.json   the status of the VMs that are not down
+    <uuid>.ovf      those that no engine has registered
+    manifest.json   ours, if there is more to say; the engine ignores it
     two zero blocks
 
 Padded to 512 bytes only, as the engine's commons-compress does: `Size` in the
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import description, member, tarheader
@@ -66,6 +68,8 @@ def engine_members(
     ovfs: Iterable[tuple[str, int, Iterable[bytes]]],
     when: int,
     statuses: Mapping[str, int],
+    unregistered: Iterable[tuple[str, int, Iterable[bytes]]] = (),
+    manifest: Optional[dict[str, Any]] = None,
 ) -> Iterator[tuple[str, int, Iterable[bytes]]]:
     """
     List the members that the engine makes for one domain, in its order.
@@ -76,6 +80,9 @@ def engine_members(
         when: Time of the update, seconds since the epoch.
         statuses: The engine's VMStatus number by VM id. As in the engine's
             archives, 0 (down) is left out.
+        unregistered: As ovfs; written after metadata.json.
+        manifest: Of manifest.json, the last member; None for an archive
+            without one.
     """
     yield _json_member(
         "info.json",
@@ -88,6 +95,11 @@ def engine_members(
         yield f"{entity}.ovf", length, chunks
     running = {vm: status for vm, status in statuses.items() if status != 0}
     yield _json_member("metadata.json", {"VM Status": running})
+    for entity, length, chunks in unregistered:
+        yield f"{entity}.ovf", length, chunks
+    if manifest is not None:
+        text = json.dumps(manifest, separators=(",", ":"), sort_keys=True)
+        yield "manifest.json", len(text), (text.encode("ascii"),)
 
 
 def _exactly(

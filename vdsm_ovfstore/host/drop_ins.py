@@ -18,7 +18,7 @@ import configparser
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.host.config import Config
@@ -42,7 +42,7 @@ Key = tuple[str, str]
 class Loaded(NamedTuple):
     """A configuration, and the file that each value came from."""
 
-    config: Config
+    config: Any  # an instance of Program.config
     sources: dict[Key, str]
 
     def document(self) -> dict[str, Any]:
@@ -59,30 +59,60 @@ class Loaded(NamedTuple):
         }
 
 
-def load(directories: Sequence[str] = ()) -> Loaded:
+class Program(NamedTuple):
     """
-    Read the files of these directories, or of DIRECTORIES.
+    Whose configuration it is.
+
+    config is a dataclass of sections, each a dataclass of options; check is
+    given what was loaded, and refuses what does not go together, see
+    refused(). example is the file in packaging/ that has every key.
+    """
+
+    config: Any
+    directories: Sequence[str]
+    check: Callable[[Loaded], None]
+    example: str
+
+
+def load(
+    directories: Sequence[str] = (), program: Optional[Program] = None
+) -> Loaded:
+    """
+    Read the files of these directories, or of the program's own.
 
     A directory that is not there is passed over, unless it was asked for.
+    The program is ovfstored by default.
 
     Raises:
         errors.ConfigInvalid: what is wrong, in the first file that is.
     """
+    program = program or OVFSTORED
+    try:
+        return _load(directories, program)
+    except errors.ConfigInvalid as e:
+        if program.example != e.example:
+            e.example = program.example
+        raise
+
+
+def _load(directories: Sequence[str], program: Program) -> Loaded:
     values: dict[str, dict[str, Any]] = {}
     sources: dict[Key, str] = {}
-    for path in _files(directories or DIRECTORIES, needed=bool(directories)):
+    known = program.config()
+    wanted = directories or program.directories
+    for path in _files(wanted, needed=bool(directories)):
         for section, key, text in _read(path):
             values.setdefault(section, {})[key] = _value(
-                path, section, key, text
+                known, path, section, key, text
             )
             sources[section, key] = path
     sections = {
         f.name: f.default_factory(**values.get(f.name, {}))
-        for f in dataclasses.fields(Config)
+        for f in dataclasses.fields(known)
         if callable(f.default_factory)
     }
-    loaded = Loaded(Config(**sections), sources)
-    _check_together(loaded)
+    loaded = Loaded(program.config(**sections), sources)
+    program.check(loaded)
     return loaded
 
 
@@ -129,8 +159,10 @@ def _read(path: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _value(path: str, section: str, key: str, text: str) -> Any:
-    sections = {f.name: f for f in dataclasses.fields(Config)}
+def _value(
+    config: Any, path: str, section: str, key: str, text: str
+) -> Any:
+    sections = {f.name: f for f in dataclasses.fields(config)}
     if section not in sections:
         known = ", ".join(sections)
         raise errors.ConfigInvalid(
@@ -138,7 +170,7 @@ def _value(path: str, section: str, key: str, text: str) -> Any:
             section=section,
             reason=f"there is no section [{section}]; there are {known}",
         )
-    keys = {f.name: f for f in dataclasses.fields(_section(section))}
+    keys = {f.name: f for f in dataclasses.fields(getattr(config, section))}
     if key not in keys:
         known = ", ".join(keys)
         raise errors.ConfigInvalid(
@@ -154,35 +186,39 @@ def _value(path: str, section: str, key: str, text: str) -> Any:
         raise _refused(path, section, key, text, kind.expected) from None
 
 
-def _section(name: str) -> Any:
-    return type(getattr(Config(), name))
+def refused(
+    loaded: Loaded,
+    section: str,
+    key: str,
+    expected: str,
+    other: Optional[Key] = None,
+) -> errors.ConfigInvalid:
+    """
+    The error for a value that is right by itself, and wrong beside another.
+
+    other: section and key of that one.
+    """
+    # A default is in no file; that it will not do is due to another one.
+    path = loaded.sources.get((section, key), "")
+    if not path and other is not None:
+        path = loaded.sources.get(other, "")
+    value = str(getattr(getattr(loaded.config, section), key))
+    return _refused(path, section, key, value, expected)
 
 
 def _check_together(loaded: Loaded) -> None:
-    """What is right by itself may be wrong beside another value."""
     config = loaded.config
-
-    def refuse(
-        section: str, key: str, expected: str, other: Optional[Key] = None
-    ) -> errors.ConfigInvalid:
-        # A default is in no file; that it will not do is due to another one.
-        path = loaded.sources.get((section, key), "")
-        if not path and other is not None:
-            path = loaded.sources.get(other, "")
-        value = str(getattr(getattr(config, section), key))
-        return _refused(path, section, key, value, expected)
-
     if config.sanlock.join and not config.sanlock.host_id:
-        raise refuse(
-            *("sanlock", "host_id", "1 to 2000 with join = yes"),
-            ("sanlock", "join"),
-        )
+        expected = "1 to 2000 with join = yes"
+        other = ("sanlock", "join")
+        raise refused(loaded, "sanlock", "host_id", expected, other)
     if len(os.fsencode(config.local.socket)) > MAX_SOCKET:
-        raise refuse("local", "socket", f"at most {MAX_SOCKET} bytes")
+        expected = f"at most {MAX_SOCKET} bytes"
+        raise refused(loaded, "local", "socket", expected)
     address = config.host.address
     if address and not config.tls.enable and not is_loopback(address):
         expected = "a loopback address with [tls] enable = no"
-        raise refuse("host", "address", expected)
+        raise refused(loaded, "host", "address", expected)
 
 
 def _refused(
@@ -200,3 +236,6 @@ def _refused(
 
 def _unreadable(path: str, e: OSError) -> errors.ConfigInvalid:
     return errors.ConfigInvalid(path=path, reason=e.strerror or str(e))
+
+
+OVFSTORED = Program(Config, DIRECTORIES, _check_together, "ovfstored.conf")
