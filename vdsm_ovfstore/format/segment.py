@@ -145,10 +145,15 @@ def bound_sha256(
     part: str, domain: str, generation: int, archive: str, data: bytes
 ) -> str:
     """SHA-256 of a part together with the identity it belongs to."""
-    line = f"OVFSTORE-{part} {domain} {generation} {archive}\n"
-    digest = hashlib.sha256(line.encode("ascii"))
+    digest = hashlib.sha256(bound_line(part, domain, generation, archive))
     digest.update(data)
     return digest.hexdigest()
+
+
+def bound_line(part: str, domain: str, generation: int, archive: str) -> bytes:
+    """What is hashed before a part: the identity it belongs to."""
+    line = f"OVFSTORE-{part} {domain} {generation} {archive}\n"
+    return line.encode("ascii")
 
 
 def frame_head(
