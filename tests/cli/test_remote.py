@@ -594,7 +594,7 @@ class TestNamed:
 
     @pytest.mark.parametrize("verb", LOCAL)
     def test_local_verbs(self, cli: Cli, verb: str) -> None:
-        args = (".",) if verb == "init" else ()
+        args = () if verb == "explain" else (".",)
         result = cli(verb, *args, "--host", "/x")
         assert result.status == 2
         assert "leave out --host" in result.err

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
 
 from vdsm_ovfstore import __version__, errors
+from vdsm_ovfstore.format.ids import is_uuid
 
 # name, module, help
 VERBS = (
@@ -36,11 +37,12 @@ VERBS = (
     ("extract", "extract", "write OVFs to files"),
     ("verify", "check", "check every byte of a store"),
     ("repair", "repair", "mend a store, without a new generation"),
+    ("salvage", "salvage", "rescue OVFs from damaged storage or an image"),
     ("explain", "explain", "explain an error code"),
 )
 
 # What this process does itself, always.
-LOCAL = ("init", "explain")
+LOCAL = ("init", "salvage", "explain")
 
 # 16 digits: what a JSON reader can tell apart.
 _GENERATION = re.compile(r"([0-9]{1,16})(?::([0-9a-fA-F]{0,64}))?")
@@ -223,6 +225,13 @@ def generation(text: str) -> str:
         )
     number, digest = match.groups()
     return f"{int(number)}:{digest.lower()}" if digest else str(int(number))
+
+
+def uuid(text: str) -> str:
+    """The id of a storage domain."""
+    if not is_uuid(text.lower()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no id")
+    return text.lower()
 
 
 def seconds(text: str) -> float:
