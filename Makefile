@@ -7,7 +7,7 @@ PORT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve check campaign lint bench bench-host clean
+.PHONY: help env run serve check campaign lint bench bench-host rescue clean
 
 help:
 	@echo 'make run      put the OVFs of a directory on a storage domain, through a'
@@ -26,6 +26,8 @@ help:
 	@echo 'make lint     ruff, mypy --strict, shell syntax, licence headers'
 	@echo 'make bench    measure the store; make bench-host: a host of it'
 	@echo '                ARGS=...   for bench/run.py, bench/host.py'
+	@echo 'make rescue   pack the command into one file for a rescue shell,'
+	@echo '              dist/ovfstore: needs Python 3.9 and nothing else'
 	@echo 'make env      only make the virtual environment, .venv'
 	@echo '                PYTHON=...           make it from this Python'
 	@echo '                SYSTEM_PACKAGES=no   as root, do not install sanlock'
@@ -55,6 +57,9 @@ bench: env
 
 bench-host: env
 	@.venv/bin/python -m bench.host $(ARGS)
+
+rescue:
+	@python3 scripts/make-rescue dist/ovfstore
 
 clean:
 	rm -rf .venv .venvs work build dist *.egg-info
