@@ -7,6 +7,7 @@ What can be had where nothing is whole: no domain, no lock, no daemon.
     sources     what a path means: files, devices, the files of a domain
     source      one of them, opened to read and never to write
     scan        one pass over it, which finds structures by how they begin
+    ahead       reading and looking at the same time
     findings    what was found
     carved      one generation, from whatever is left of its segments
     generation  what of a generation can be had, by its index or frames

@@ -76,6 +76,10 @@ class Recovered:
     def lost(self) -> int:
         return self.entities - len(self._grades)
 
+    @property
+    def is_complete(self) -> bool:
+        return self.count(VERIFIED) == self.entities > 0
+
     def name(self) -> None:
         self._named += 1
 
@@ -189,12 +193,13 @@ class Recovery:
         proof: str,
     ) -> None:
         data, entity = found.data, found.entity
+        is_complete = len(data) == found.size
         text = None
-        if len(data) == found.size:
+        if is_complete and found.quality < PROVEN:
             text = fragment.whole(data, entity)
-        if len(data) == found.size and found.quality == PROVEN:
+        if is_complete and found.quality == PROVEN:
             grade = _best(generation)
-            text = text or fragment.NOTHING
+            text = fragment.proven(data)
         elif text is not None and found.quality == SOUND:
             grade = UNVERIFIED
         elif text is not None:

@@ -20,6 +20,7 @@ from vdsm_ovfstore.format import description
 from vdsm_ovfstore.format.archive import RECORD
 from vdsm_ovfstore.format.ids import is_uuid
 from vdsm_ovfstore.format.tarheader import BLOCK, padded
+from vdsm_ovfstore.rescue.ahead import read_ahead
 from vdsm_ovfstore.rescue.findings import (
     ENTITY,
     INFO,
@@ -117,19 +118,28 @@ def _proof(
     source: Source, start: int, end: int, lengths: dict[int, dict[str, Key]]
 ) -> Optional[Key]:
     """The generation that these bytes are, if a record has their digest."""
-    at, digest = start, hashlib.sha256()
     shortest = end - start + _MARKER
-    for length in sorted(lengths):
-        if length < shortest:
-            continue
-        # Padded to a whole record, at most, and some write one more.
-        if length >= shortest + 2 * RECORD or start + length > source.size:
-            break
-        while at < start + length:
-            data = source.read(at, min(WINDOW, start + length - at))
-            digest.update(data)
-            at += len(data)
-        key = lengths[length].get(digest.hexdigest())
+    # Padded to a whole record, at most, and some write one more.
+    ends = [
+        start + length
+        for length in sorted(lengths)
+        if shortest <= length < shortest + 2 * RECORD
+        if start + length <= source.size
+    ]
+    digest = hashlib.sha256()
+    for offset, data in read_ahead(source, _pieces(start, ends)):
+        digest.update(data)
+        known = lengths.get(offset + len(data) - start, {})
+        key = known.get(digest.hexdigest()) if known else None
         if key is not None:
             return key
     return None
+
+
+def _pieces(begin: int, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """From begin to the last of ends, cut at each of them."""
+    for end in ends:
+        while begin < end:
+            length = min(WINDOW, end - begin)
+            yield begin, length
+            begin += length

@@ -138,6 +138,8 @@ class _Salvage:
             )
             self._recovery.recover(generation, carved)
             for run in proven.get(key, ()):
+                if generation.is_complete:
+                    break  # it has nothing new
                 for one in run.members(findings):
                     self._tars.proven_member(one, generation)
         return found

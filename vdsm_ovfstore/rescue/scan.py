@@ -18,7 +18,6 @@ looked at, which costs next to nothing beside reading them.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from typing import Callable, Optional
 
@@ -27,6 +26,7 @@ from vdsm_ovfstore.format.ids import UUID
 from vdsm_ovfstore.format.ovf import MAX_OVF
 from vdsm_ovfstore.format.pax import MAX_HEADER
 from vdsm_ovfstore.format.record import BLOCK, align
+from vdsm_ovfstore.rescue.ahead import read_ahead
 from vdsm_ovfstore.rescue.findings import (
     ENTITY,
     INFO,
@@ -87,7 +87,7 @@ class Scan:
         Raises errors.StorageFailed.
         """
         done = 0
-        for offset, data in _windows(self._source):
+        for offset, data in read_ahead(self._source, _pieces(self._source)):
             self._look(offset, data)
             done += len(data)
             self._progress(offset + len(data))
@@ -201,53 +201,8 @@ def _all(data: bytes, letter: bytes) -> Iterator[int]:
         at = data.find(letter, at + 1)
 
 
-def _windows(source: Source) -> Iterator[tuple[int, bytes]]:
-    """The data of a source, each piece read while that before is used."""
-    ahead = source.again()
-    reading: Optional[_Read] = None
-    try:
-        for offset, length in _pieces(source):
-            ready, reading = reading, None
-            if ready is not None:
-                data = ready.result()
-            reading = _Read(ahead, offset, length)
-            if ready is not None:
-                yield ready.offset, data
-        if reading is not None:
-            yield reading.offset, reading.result()
-    finally:
-        if reading is not None:
-            reading.join()
-        ahead.close()
-
-
 def _pieces(source: Source) -> Iterator[tuple[int, int]]:
     for begin, end in source.ranges():
         begin -= begin % _UNIT
         for offset in range(begin, end, WINDOW):
             yield offset, min(WINDOW, end - offset)
-
-
-class _Read(threading.Thread):
-    """One piece, read by a thread: reads need no interpreter."""
-
-    def __init__(self, source: Source, offset: int, length: int) -> None:
-        super().__init__(name="read ahead", daemon=True)
-        self.offset = offset
-        self._source = source
-        self._length = length
-        self._data = b""
-        self._error: Optional[BaseException] = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._data = self._source.read(self.offset, self._length)
-        except BaseException as e:
-            self._error = e
-
-    def result(self) -> bytes:
-        self.join()
-        if self._error is not None:
-            raise self._error
-        return self._data

@@ -59,8 +59,8 @@ class Tars:
         data = self._read(_data_of(one), one.size)
         sha256 = hashlib.sha256(data).hexdigest()
         if not self._versions.has(one.entity, sha256):
-            text = fragment.whole(data, one.entity) or fragment.NOTHING
-            self._add(one, text, VERIFIED, generation.origin, data, ARCHIVE)
+            text, origin = fragment.proven(data), generation.origin
+            self._add(one, text, VERIFIED, origin, len(data), sha256, ARCHIVE)
         self._recovery.solved(sha256)
         generation.note(one.entity, VERIFIED)
 
@@ -72,7 +72,8 @@ class Tars:
             return
         data, text = fragment.beginning(data, one.entity)
         if data:
-            self._add(one, text, PARTIAL, origin, data)
+            sha256 = hashlib.sha256(data).hexdigest()
+            self._add(one, text, PARTIAL, origin, len(data), sha256)
         else:
             self.named.setdefault(one.entity, run.domain)
 
@@ -102,7 +103,8 @@ class Tars:
                 text,
                 VERIFIED if vouched else UNVERIFIED,
                 generation.origin,
-                data,
+                len(data),
+                sha256,
                 MEMBER if vouched else "",
             )
             self._recovery.solved(sha256)
@@ -111,7 +113,7 @@ class Tars:
             return True
         found = fragment.whole(data, one.entity)
         if found is not None:
-            self._add(one, found, UNVERIFIED, origin, data)
+            self._add(one, found, UNVERIFIED, origin, len(data), sha256)
         return found is not None
 
     def _read(self, place: Place, length: int) -> bytes:
@@ -124,7 +126,8 @@ class Tars:
         text: fragment.Text,
         grade: str,
         origin: Origin,
-        data: bytes,
+        length: int,
+        sha256: str,
         proof: str = "",
     ) -> None:
         place = _data_of(one)
@@ -135,11 +138,11 @@ class Tars:
                 grade,
                 proof,
                 origin,
-                hashlib.sha256(data).hexdigest(),
-                len(data),
+                sha256,
+                length,
                 one.size,
                 place,
-                functools.partial(self._read, place, len(data)),
+                functools.partial(self._read, place, length),
             )
         )
 
