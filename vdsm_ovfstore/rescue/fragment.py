@@ -17,7 +17,6 @@ import re
 from typing import NamedTuple, Optional
 from xml.parsers import expat
 
-
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import ovf, tarheader
 from vdsm_ovfstore.format.ids import UUID

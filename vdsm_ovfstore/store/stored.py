@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import bisect
 import zlib
 from collections.abc import Iterator
 from typing import Optional, Protocol
@@ -41,6 +42,7 @@ class StoredSegment:
         self.sha256 = entry.sha256
         self._header: Optional[segment.Header] = None
         self._frames: Optional[list[segment.Frame]] = None
+        self._starts: list[int] = []
         self._index: Optional[segment.Index] = None
         self._last: Optional[tuple[segment.Frame, bytes]] = None
 
@@ -59,6 +61,7 @@ class StoredSegment:
                 self._frames = segment.unpack_table(header, data)
             except segment.SegmentInvalid as e:
                 raise self._damaged(e.reason) from None
+            self._starts = [frame.offset for frame in self._frames]
         return self._frames
 
     @property
@@ -104,9 +107,13 @@ class StoredSegment:
     def tar_range(self, offset: int, length: int) -> Iterator[bytes]:
         """The tar's bytes in [offset, offset + length)."""
         end = offset + length
-        for frame in self.frames:
-            if frame.end <= offset or frame.offset >= end:
-                continue
+        frames = self.frames
+        # Who reads member after member asks for each of 10,000.
+        first = bisect.bisect_right(self._starts, offset) - 1
+        for number in range(max(0, first), len(frames)):
+            frame = frames[number]
+            if frame.offset >= end:
+                break
             data = self._tar_of(frame)
             yield data[max(0, offset - frame.offset) : end - frame.offset]
 
