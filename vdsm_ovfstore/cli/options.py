@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
 
 from vdsm_ovfstore import __version__, errors
-from vdsm_ovfstore.format.ids import is_uuid
 
 # name, module, help
 VERBS = (
@@ -35,6 +34,8 @@ VERBS = (
     ("vms", "entities", "list the VMs and templates of a generation"),
     ("show", "entities", "print the OVF of one VM or template"),
     ("extract", "extract", "write OVFs to files"),
+    ("diff", "diff", "compare generations, or one with the disks there"),
+    ("recover", "recover", "tell what an import would bring back, and why"),
     ("verify", "check", "check every byte of a store"),
     ("repair", "repair", "mend a store, without a new generation"),
     ("salvage", "salvage", "rescue OVFs from damaged storage or an image"),
@@ -42,7 +43,7 @@ VERBS = (
 )
 
 # What this process does itself, always.
-LOCAL = ("init", "salvage", "explain")
+LOCAL = ("init", "recover", "salvage", "explain")
 
 # 16 digits: what a JSON reader can tell apart.
 _GENERATION = re.compile(r"([0-9]{1,16})(?::([0-9a-fA-F]{0,64}))?")
@@ -225,13 +226,6 @@ def generation(text: str) -> str:
         )
     number, digest = match.groups()
     return f"{int(number)}:{digest.lower()}" if digest else str(int(number))
-
-
-def uuid(text: str) -> str:
-    """The id of a storage domain."""
-    if not is_uuid(text.lower()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no id")
-    return text.lower()
 
 
 def seconds(text: str) -> float:

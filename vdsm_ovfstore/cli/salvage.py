@@ -14,9 +14,9 @@ from typing import Any
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.directory import make_directory
-from vdsm_ovfstore.cli.options import uuid
 from vdsm_ovfstore.cli.text import count, escaped, size
 from vdsm_ovfstore.client.targets import TargetExists, new_file
+from vdsm_ovfstore.format.ids import is_uuid
 from vdsm_ovfstore.rescue.document import Document, document
 from vdsm_ovfstore.rescue.salvage import Report, salvage
 from vdsm_ovfstore.rescue.sources import open_sources
@@ -61,7 +61,7 @@ def salvage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain",
         metavar="ID",
-        type=uuid,
+        type=_id,
         dest="only",
         help="leave out what belongs to another storage domain",
     )
@@ -251,3 +251,10 @@ def _exit_status(found: Document) -> int:
         or any(one["grade"] != VERIFIED for one in found["entities"])
     )
     return errors.EXIT_DAMAGED if wanting else errors.EXIT_OK
+
+
+def _id(text: str) -> str:
+    """The id of a storage domain."""
+    if not is_uuid(text.lower()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no id")
+    return text.lower()

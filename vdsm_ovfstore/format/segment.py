@@ -336,6 +336,10 @@ class Index:
         found = self._search(b",%s," % _quoted(entity))
         return [e for e in found if e.entity == entity]
 
+    def find_disk(self, disk: str) -> list[IndexEntry]:
+        """All members that have this image id among their disks."""
+        return [e for e in self._search(_quoted(disk)) if disk in e.disks]
+
     def _search(self, wanted: bytes) -> Iterator[IndexEntry]:
         at = self._lines.find(wanted)
         while at >= 0:
