@@ -202,6 +202,15 @@ class TestLimits:
         assert len(report.versions.best) == 4
         assert report.findings.left_out == 17
 
+    def test_beginnings_of_seals(self, tmp_path: Path) -> None:
+        """One in each block, which is 128 times as much as there is."""
+        path = tmp_path / "disk"
+        block = b'{"magic":"OVFSTORE-SEAL","version":1,'.ljust(512, b"x")
+        path.write_bytes(block * 2048 * 8)
+        report = rescue(path)
+        assert report.findings.left_out > 15_000
+        assert report.findings.seals == 0
+
     def test_lies_of_a_frame(self, tmp_path: Path) -> None:
         """Sizes that nobody has are not even looked at."""
         head = b"OVFSTORE-FRAME 1 %s 1 %s 1 %d %d %d\n"

@@ -41,6 +41,7 @@ from vdsm_ovfstore.rescue.findings import (
 from vdsm_ovfstore.rescue.source import WINDOW, Source
 
 _UNIT = tarheader.BLOCK
+_SPARE = 16 * seal.RING_SIZE
 _USTAR = 257  # where the magic stands in a tar header
 
 _SEAL = b'{"magic":"%s"' % seal.MAGIC.encode()
@@ -79,6 +80,10 @@ class Scan:
         self._findings = findings
         self._progress = progress
         self._text = -1  # where the data of the last OVF's header begins
+        # Records do not overlap: all of them together, sound or not, take no
+        # more than there is. Who writes the beginning of one into each block
+        # shall not make us read all of it a hundred times.
+        self._allowed = source.size + _SPARE
 
     def run(self) -> int:
         """
@@ -112,6 +117,10 @@ class Scan:
             size = segment.HEADER_SIZE
         else:
             return
+        if self._allowed < size:
+            self._findings.left_out += 1
+            return
+        self._allowed -= size
         data = self._source.read(offset, size)
         if len(data) < size:
             return
