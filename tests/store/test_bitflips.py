@@ -184,6 +184,16 @@ def slots(log: Memory) -> list[int]:
     return [at for _, at in sorted(found, reverse=True)]
 
 
+def parts_of(store: Store, number: int) -> list[tuple[int, int]]:
+    """Offset and length of header, table and index in a segment."""
+    header = store.segment(0, number).header
+    return [
+        (0, segment.HEADER_SIZE),
+        (segment.HEADER_SIZE, header.table_size),
+        (header.index_position, header.index_stored),
+    ]
+
+
 def frame_bits(store: Store, copy: int, number: int) -> list[range]:
     at = store.entries[copy][number].offset
     frames = store.segment(copy, number).frames
@@ -214,13 +224,8 @@ def test_seals(store: Store, amount: dict[str, int]) -> None:
 def test_header_table_index(store: Store, amount: dict[str, int]) -> None:
     """The copy is not believed, and the other one gives the right OVFs."""
     log, entry = store.logs[0], store.entries[0][0]
-    header = store.segment(0, 0).header
     counts = []
-    for offset, length in (
-        (0, segment.HEADER_SIZE),
-        (segment.HEADER_SIZE, header.table_size),
-        (header.index_position, header.index_stored),
-    ):
+    for offset, length in parts_of(store, 0):
         bits = span(entry.offset + offset, length)
         picked = chosen(bits, amount["parts"])
         for number, bit in enumerate(picked):
@@ -300,13 +305,9 @@ def some_bits(store: Store, count: int) -> list[tuple[str, int, int]]:
     for copy in (0, 1):
         for what, at in zip(("newest seal", "seal"), slots(store.logs[copy])):
             found += [(what, copy, b) for b in span(at, SLOT_SIZE)[::40_001]]
-        header = store.segment(copy, 0).header
         at = store.entries[copy][0].offset
-        for what, offset, length in (
-            ("header", 0, segment.HEADER_SIZE),
-            ("table", segment.HEADER_SIZE, header.table_size),
-            ("index", header.index_position, header.index_stored),
-        ):
+        named = zip(("header", "table", "index"), parts_of(store, 0))
+        for what, (offset, length) in named:
             bits = span(at + offset, length)
             found += [(what, copy, b) for b in noise.sample(bits, 9)]
         for number in (0, 1):
@@ -356,8 +357,9 @@ def test_bits_on_both_copies(
     store: Store, scratch: FileDomain, amount: dict[str, int]
 ) -> None:
     """
-    Frames that one copy has, the other gets: whatever is left of each is
-    left after a repair, and nothing that is read is wrong.
+    What one copy has, the other gets: whatever is left of each frame is left
+    after a repair, though the header that goes with it is sound on the other
+    copy only; and nothing that is read is wrong.
     """
     noise = random.Random(3)
     clean = contents(scratch)
@@ -373,6 +375,13 @@ def test_bits_on_both_copies(
                     bit = noise.choice(frames[n])
                     builders.flip(volume.log_path, bit // 8, 1 << bit % 8)
                     hit.add((copy, number, n))
+        for number in (0, 1):
+            for offset, length in parts_of(store, number):
+                copy = noise.randrange(2)
+                at = store.entries[copy][number].offset + offset
+                bit = noise.choice(span(at, length))
+                path = scratch.volumes()[copy].log_path
+                builders.flip(path, bit // 8, 1 << bit % 8)
         Job(scratch.path).repair()
         with Reader(scratch) as reader:
             for number, generation in enumerate(reader.generations()):

@@ -27,6 +27,7 @@ from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.heads import Place
 from vdsm_ovfstore.store.salvage import UNUSABLE, cuts
 from vdsm_ovfstore.store.shortcut import sealed_volumes
+from vdsm_ovfstore.store.stored import StoredSegment, twinned
 
 log = logging.getLogger("ovfstore.store")
 
@@ -160,7 +161,7 @@ class Reader:
         """
         Where the generation may be had: segments first, then heads.
         """
-        segments: list[Place] = []
+        segments: list[StoredSegment] = []
         shown: list[Place] = []
         for copy in self.copies:
             entry = copy.find(generation.identity)
@@ -176,7 +177,8 @@ class Reader:
                         copy, generation.length, generation.sha256
                     )
                 )
-        return segments + shown
+        twinned(segments)
+        return [*segments, *shown]
 
     # -- loading --------------------------------------------------------------
 
