@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env run serve check campaign lint bench bench-host
-.PHONY: bench-updater clean
+.PHONY: bench-updater rescue rpm check-rpm clean
 
 help:
 	@echo 'make run      put the OVFs of a directory on a storage domain, through a'
@@ -29,6 +29,10 @@ help:
 	@echo 'make bench    measure the store; make bench-host: a host of it;'
 	@echo '              make bench-updater: the updater of a data center'
 	@echo '                ARGS=...   for bench/run.py, bench/host.py, ...'
+	@echo 'make rescue   pack the command into one file for a rescue shell,'
+	@echo '              dist/ovfstore: needs Python 3.9 and nothing else'
+	@echo 'make rpm      build the packages, in dist/rpm; make check-rpm: and try to'
+	@echo '              install, update and remove them in an empty root'
 	@echo 'make env      only make the virtual environment, .venv'
 	@echo '                PYTHON=...           make it from this Python'
 	@echo '                SYSTEM_PACKAGES=no   as root, do not install sanlock'
@@ -61,6 +65,15 @@ bench: env
 
 bench-host: env
 	@.venv/bin/python -m bench.host $(ARGS)
+
+rescue:
+	@python3 scripts/make-rescue dist/ovfstore
+
+rpm:
+	@scripts/make-rpm $(ARGS)
+
+check-rpm:
+	@scripts/check-rpm
 
 clean:
 	rm -rf .venv .venvs work build dist *.egg-info

@@ -158,6 +158,8 @@ LOOKS: dict[str, tuple[object, ...]] = {
     "status": ("status", "--json"),
     "status-text": ("status",),
     "history": ("history", "--json"),
+    "diff": ("diff", "--json"),
+    "diff-backwards": ("diff", 2, 1, "--json"),
     "vms": ("vms", "--json"),
     "verify": ("verify", "--json"),
     "verify-quick": ("verify", "--quick", "--json"),
@@ -173,6 +175,7 @@ FAILS: dict[str, tuple[object, ...]] = {
     "ambiguous": ("show", "twin", "-g", 1),
     "no-generation": ("vms", "-g", 9),
     "no-such-digest": ("show", "web", "-g", "1:ffff"),
+    "nothing-before": ("diff", 1, 9),
 }
 
 
@@ -207,7 +210,9 @@ def test_lossy(served: Served, args: tuple[str], status: int) -> None:
     assert remote[0] == status
 
 
-@pytest.mark.parametrize("verb", ["status", "history", "vms", "download"])
+@pytest.mark.parametrize(
+    "verb", ["status", "history", "vms", "download", "diff"]
+)
 def test_empty(served: Served, verb: str) -> None:
     """That is no loss; there is one thing to do."""
     remote, direct = both(served, served.empty, verb)
@@ -594,7 +599,7 @@ class TestNamed:
 
     @pytest.mark.parametrize("verb", LOCAL)
     def test_local_verbs(self, cli: Cli, verb: str) -> None:
-        args = (".",) if verb == "init" else ()
+        args = () if verb == "explain" else (".",)
         result = cli(verb, *args, "--host", "/x")
         assert result.status == 2
         assert "leave out --host" in result.err

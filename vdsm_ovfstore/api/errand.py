@@ -208,6 +208,9 @@ _VERBS: dict[str, Callable[[Reader, Request], Answer]] = {
     "prepare": _prepare,
 }
 
+# What is not found by the shortcut (store/shortcut.py) is nothing to these.
+_GENERATIONS_ONLY = ("history", "vms", "vm", "locate", "fetch")
+
 
 def _run(request: Request, watcher: child.Watcher) -> Answer:
     if request["verb"] == "discover":
@@ -215,7 +218,8 @@ def _run(request: Request, watcher: child.Watcher) -> Answer:
     domain = FileDomain.open(request["path"], buffered=request["buffered"])
     if request["verb"] in ("terms", "prepare"):
         domain.writable()
-    with open_store(domain) as reader:
+    shortcut = request["verb"] in _GENERATIONS_ONLY
+    with open_store(domain, shortcut) as reader:
         return _VERBS[request["verb"]](reader, request)
 
 

@@ -14,16 +14,19 @@ from vdsm_ovfstore.store.reader import Reader
 
 
 @contextlib.contextmanager
-def open_store(domain: FileDomain) -> Iterator[Reader]:
+def open_store(domain: FileDomain, shortcut: bool = False) -> Iterator[Reader]:
     """
     The store of a domain; at least one copy of it can be read.
+
+    Arguments:
+        shortcut: only generations are asked for; see Reader.
 
     Raises:
         errors.VolumeNotFound: there is none.
         errors.Error: why no copy can be read.
     """
     try:
-        reader = Reader(domain)
+        reader = Reader(domain, shortcut)
     except errors.VolumeNotFound:
         # It may be there, behind metadata that cannot be read.
         if domain.problems:

@@ -12,8 +12,8 @@ written, for what will be refused.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from vdsm_ovfstore.api import documents
 from vdsm_ovfstore.api.opened import open_store
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vdsm_ovfstore.cli.source import Source
     from vdsm_ovfstore.store.launch import Options
     from vdsm_ovfstore.store.prepare import Prepared
+    from vdsm_ovfstore.store.recovery import Prospect
     from vdsm_ovfstore.store.terms import Terms
 
 
@@ -39,8 +40,9 @@ class Direct:
         self._domain = FileDomain.open(
             args.domain, buffered=args.allow_buffered_io
         )
+        self.path = self._domain.path
         self._opened = contextlib.ExitStack()
-        self._reader: Optional[Reader] = None
+        self._readers: dict[bool, Reader] = {}
         self._generations: dict[Optional[str], GenerationReader] = {}
 
     def __enter__(self) -> Direct:
@@ -52,7 +54,7 @@ class Direct:
     # -- reading --------------------------------------------------------------
 
     def info(self) -> Document:
-        return documents.info(self._read())
+        return documents.info(self._read(shortcut=False))
 
     def history(self) -> Document:
         return documents.history(self._read())
@@ -76,20 +78,47 @@ class Direct:
     ) -> tuple[Document, Iterator[bytes]]:
         return documents.archive(self._read(), self._generation(generation))
 
+    def diff(self, old: Optional[str], new: Optional[str]) -> Document:
+        from vdsm_ovfstore.api import comparison
+
+        return comparison.diff(self._read(), old, new)
+
+    def diff_disks(self, generation: Optional[str]) -> Document:
+        from vdsm_ovfstore.api import comparison
+
+        return comparison.diff_disks(self._read(), generation)
+
+    def recover(
+        self,
+        generation: Optional[str],
+        others: Sequence[FileDomain],
+        take: Callable[[Prospect], Document],
+    ) -> Document:
+        from vdsm_ovfstore.api.prospects import recover
+
+        return recover(
+            self._read(),
+            generation,
+            others,
+            take,
+            lambda done, total: self._progress.part("reading", done, total),
+        )
+
     def verify(self, quick: bool) -> Document:
         return documents.check(
-            self._read(),
+            self._read(shortcut=False),
             quick,
             lambda what, done, total: self._progress.part(
                 "verifying", done, total
             ),
         )
 
-    def _read(self) -> Reader:
-        if self._reader is None:
-            opened = open_store(self._domain)
-            self._reader = self._opened.enter_context(opened)
-        return self._reader
+    def _read(self, shortcut: bool = True) -> Reader:
+        """Without the shortcut every volume is found, a new one too."""
+        if shortcut not in self._readers:
+            opened = open_store(self._domain, shortcut)
+            self._readers[shortcut] = self._opened.enter_context(opened)
+        return self._readers[shortcut]
 
     def _generation(self, wanted: Optional[str]) -> GenerationReader:
         """Kept: it has the index, and the newest stays the same one."""

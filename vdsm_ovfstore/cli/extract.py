@@ -11,14 +11,12 @@ from typing import Any, Optional, cast
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
+from vdsm_ovfstore.cli.directory import make_directory
 from vdsm_ovfstore.cli.options import domain_argument, generation_argument
 from vdsm_ovfstore.cli.store import Document, Store, open_store
 from vdsm_ovfstore.cli.text import count, generation_key, generation_name
 from vdsm_ovfstore.client.targets import TargetExists, new_file
 from vdsm_ovfstore.format.ids import is_uuid
-
-# OVFs may hold initial passwords of the guests.
-_DIRECTORY_MODE = 0o700
 
 
 def extract_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +44,7 @@ def extract_arguments(parser: argparse.ArgumentParser) -> None:
 def run_extract(args: Any, console: Console) -> int:
     with open_store(args, console) as store:
         found, wanted = _wanted(store, args.vms, args.generation)
-        _make_directory(args.output)
+        make_directory(args.output)
         done, failed = _extract(store, found, wanted, args, console)
     generation = found["generation"]
     result = {
@@ -146,17 +144,3 @@ def _extract(
             )
         raise
     return done, failed
-
-
-def _make_directory(path: str) -> None:
-    try:
-        os.mkdir(path, _DIRECTORY_MODE)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise errors.TargetRefused(
-                path=path, reason="it exists, and is no directory"
-            ) from None
-    except OSError as e:
-        raise errors.TargetRefused(
-            path=path, reason=e.strerror or str(e)
-        ) from None

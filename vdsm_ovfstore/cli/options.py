@@ -34,13 +34,16 @@ VERBS = (
     ("vms", "entities", "list the VMs and templates of a generation"),
     ("show", "entities", "print the OVF of one VM or template"),
     ("extract", "extract", "write OVFs to files"),
+    ("diff", "diff", "compare generations, or one with the disks there"),
+    ("recover", "recover", "tell what an import would bring back, and why"),
     ("verify", "check", "check every byte of a store"),
     ("repair", "repair", "mend a store, without a new generation"),
+    ("salvage", "salvage", "rescue OVFs from damaged storage or an image"),
     ("explain", "explain", "explain an error code"),
 )
 
 # What this process does itself, always.
-LOCAL = ("init", "explain")
+LOCAL = ("init", "recover", "salvage", "explain")
 
 # 16 digits: what a JSON reader can tell apart.
 _GENERATION = re.compile(r"([0-9]{1,16})(?::([0-9a-fA-F]{0,64}))?")

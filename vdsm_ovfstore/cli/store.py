@@ -14,11 +14,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.way import chosen
+
+if TYPE_CHECKING:
+    from vdsm_ovfstore.cli.direct import Direct
 
 log = logging.getLogger("ovfstore.cli")
 
@@ -62,6 +65,10 @@ class Store(Protocol):
         """
         ...
 
+    def diff(self, old: Optional[str], new: Optional[str]) -> Document:
+        """Of two generations; old is the one before new by default."""
+        ...
+
     def verify(self, quick: bool) -> Document: ...
 
     def upload(self, source: str, timeout: float) -> Document:
@@ -89,13 +96,27 @@ def open_store(args: Any, console: Console) -> Iterator[Store]:
 
     Raises errors.DomainNotFound and the like.
     """
-    with _find(args, console) as store:
-        try:
-            yield store
-        except errors.StoreEmpty as e:
-            if store.info()["verdict"] != "empty":
-                raise
-            raise _NeverWritten(**e.fields()) from None
+    with _find(args, console) as store, _explained(store):
+        yield store
+
+
+@contextlib.contextmanager
+def open_direct(args: Any, console: Console) -> Iterator[Direct]:
+    """The same, read by this process, for what no host does."""
+    from vdsm_ovfstore.cli.direct import Direct
+
+    with Direct(args, console.progress) as store, _explained(store):
+        yield store
+
+
+@contextlib.contextmanager
+def _explained(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except errors.StoreEmpty as e:
+        if store.info()["verdict"] != "empty":
+            raise
+        raise _NeverWritten(**e.fields()) from None
 
 
 def _find(args: Any, console: Console) -> Store:

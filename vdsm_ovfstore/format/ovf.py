@@ -135,7 +135,7 @@ class _Reader:
             name=self._name,
             kind="template" if template else "vm",
             disks=tuple(self._disks),
-            entity_id=_entity_id(data),
+            entity_id=entity_id(data),
         )
 
     def _check_bytes(self) -> None:
@@ -198,7 +198,7 @@ class _Reader:
             raise self._refused(f"it refers to more than {MAX_DISKS} disks")
 
 
-def _entity_id(data: bytes) -> str:
+def entity_id(data: bytes) -> str:
     """The id in the tag of the OperatingSystemSection, or ""."""
     found = data.find(b"OperatingSystemSection_Type")
     if found < 0:

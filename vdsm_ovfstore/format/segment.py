@@ -145,10 +145,15 @@ def bound_sha256(
     part: str, domain: str, generation: int, archive: str, data: bytes
 ) -> str:
     """SHA-256 of a part together with the identity it belongs to."""
-    line = f"OVFSTORE-{part} {domain} {generation} {archive}\n"
-    digest = hashlib.sha256(line.encode("ascii"))
+    digest = hashlib.sha256(bound_line(part, domain, generation, archive))
     digest.update(data)
     return digest.hexdigest()
+
+
+def bound_line(part: str, domain: str, generation: int, archive: str) -> bytes:
+    """What is hashed before a part: the identity it belongs to."""
+    line = f"OVFSTORE-{part} {domain} {generation} {archive}\n"
+    return line.encode("ascii")
 
 
 def frame_head(
@@ -330,6 +335,10 @@ class Index:
         """All members whose entity has that name."""
         found = self._search(b",%s," % _quoted(entity))
         return [e for e in found if e.entity == entity]
+
+    def find_disk(self, disk: str) -> list[IndexEntry]:
+        """All members that have this image id among their disks."""
+        return [e for e in self._search(_quoted(disk)) if disk in e.disks]
 
     def _search(self, wanted: bytes) -> Iterator[IndexEntry]:
         at = self._lines.find(wanted)

@@ -23,6 +23,7 @@ from vdsm_ovfstore.format.volmeta import VolumeMetadata
 from vdsm_ovfstore.storage import create
 from vdsm_ovfstore.storage.discovery import domains_below, domains_in
 from vdsm_ovfstore.storage.filevolume import FileVolume
+from vdsm_ovfstore.storage.images import Images
 from vdsm_ovfstore.storage.system import System
 from vdsm_ovfstore.storage.tree import DOM_MD, IMAGES, STORE, Tree
 from vdsm_ovfstore.storage.volumefiles import LOG_SUFFIX, META_SUFFIX
@@ -185,6 +186,28 @@ class FileDomain:
                     )
         return found
 
+    def volume(self, image: str, volume: str) -> Optional[FileVolume]:
+        """
+        The OVF_STORE volume of these ids, or None if there is none.
+
+        Raises:
+            errors.VolumeMetadataUnreadable: its metadata is damaged.
+            errors.StorageFailed: I/O error.
+        """
+        name = volume + META_SUFFIX
+        path = self._tree.where(IMAGES, image, name)
+        try:
+            with self._tree.directory(IMAGES, image) as fd:
+                data = self._tree.read_small(name, fd, path)
+        except errors.StorageFailed as e:
+            if e.errno != errno.ENOENT:
+                raise
+            return None
+        metadata = VolumeMetadata.parse(data, volume, path)
+        if not metadata.is_store():
+            return None
+        return self._volume(image, volume, metadata.capacity)
+
     def _volume(self, image: str, volume: str, capacity: int) -> FileVolume:
         return FileVolume(
             self._tree, self.id, image, volume, capacity, self.version
@@ -217,6 +240,10 @@ class FileDomain:
         )
         return self._volume(new.image, new.volume, new.capacity)
 
+    def images(self) -> Images:
+        """All images, not the OVF_STORE volumes only."""
+        return Images(self._tree)
+
     # -- our directory
 
     def logs(self) -> list[str]:
@@ -235,6 +262,22 @@ class FileDomain:
             return []
         ids = (n[: -len(LOG_SUFFIX)] for n in names if n.endswith(LOG_SUFFIX))
         return [i for i in ids if is_uuid(i)]
+
+    def log_end(self, volume: str, length: int) -> bytes:
+        """
+        The last bytes of the log of a volume, whether that is there or not.
+
+        Raises:
+            errors.StorageFailed: ENOENT if there is no log; or of its kinds.
+        """
+        name = volume + LOG_SUFFIX
+        path = self._tree.where(STORE, name)
+        with self._tree.directory(STORE) as fd:
+            file = self._tree.open(name, fd, path)
+        try:
+            return file.read(max(0, file.size() - length), length)
+        finally:
+            file.close()
 
     def store_directory(self, create: bool = False) -> int:
         """

@@ -21,10 +21,13 @@ from vdsm_ovfstore.format import seal as fmt
 from vdsm_ovfstore.format.seal import Identity, Seal
 from vdsm_ovfstore.format.segment import Index, IndexEntry
 from vdsm_ovfstore.storage.filedomain import FileDomain
+from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.store import heads, membership
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.heads import Place
 from vdsm_ovfstore.store.salvage import UNUSABLE, cuts
+from vdsm_ovfstore.store.shortcut import sealed_volumes
+from vdsm_ovfstore.store.stored import StoredSegment, twinned
 
 log = logging.getLogger("ovfstore.store")
 
@@ -61,10 +64,15 @@ class Reader:
     The store of one domain, opened for reading. Use as context manager.
 
     copies are those that could be opened; problems say why others could not.
+
+    Arguments:
+        shortcut: enough to read generations: where the logs tell, nothing
+            else is looked for (shortcut.py).
     """
 
-    def __init__(self, domain: FileDomain) -> None:
+    def __init__(self, domain: FileDomain, shortcut: bool = False) -> None:
         self.domain = domain
+        self._shortcut = shortcut
         self.copies: list[Copy] = []
         self.problems: dict[str, errors.Error] = {}
         self.other_problems: list[errors.Error] = []
@@ -153,7 +161,7 @@ class Reader:
         """
         Where the generation may be had: segments first, then heads.
         """
-        segments: list[Place] = []
+        segments: list[StoredSegment] = []
         shown: list[Place] = []
         for copy in self.copies:
             entry = copy.find(generation.identity)
@@ -169,14 +177,33 @@ class Reader:
                         copy, generation.length, generation.sha256
                     )
                 )
-        return segments + shown
+        twinned(segments)
+        return [*segments, *shown]
 
     # -- loading --------------------------------------------------------------
 
     def _load(self) -> None:
         self.loads += 1
+        volumes = sealed_volumes(self.domain) if self._shortcut else None
+        if volumes is not None:
+            self._open(volumes)
+            if (
+                self.copies
+                and not self.problems
+                and any(_confirmed(copy) for copy in self.copies)
+            ):
+                return
+            self.close()
+        self._open(self.domain.volumes())
+        self.other_problems = list(self.domain.problems)
+        if not self.copies and not self.problems:
+            raise errors.VolumeNotFound(
+                domain=self.domain.id, what="", path=self.domain.path
+            )
+
+    def _open(self, volumes: list[FileVolume]) -> None:
         self.copies, self.problems = [], {}
-        for volume in self.domain.volumes():
+        for volume in volumes:
             copy = Copy(volume)
             try:
                 copy.load()
@@ -186,11 +213,6 @@ class Reader:
                 copy.close()
                 continue
             self.copies.append(copy)
-        self.other_problems = list(self.domain.problems)
-        if not self.copies and not self.problems:
-            raise errors.VolumeNotFound(
-                domain=self.domain.id, what="", path=self.domain.path
-            )
 
     def _unsealed(self) -> list[Generation]:
         found: dict[str, Generation] = {}

@@ -21,7 +21,7 @@ from vdsm_ovfstore.store import heads
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.heads import Place
 from vdsm_ovfstore.store.prepare import Prepared, prepare
-from vdsm_ovfstore.store.stored import StoredSegment
+from vdsm_ovfstore.store.stored import StoredSegment, twinned
 
 log = logging.getLogger("ovfstore.store")
 
@@ -36,18 +36,21 @@ def salvage(copies: Iterable[Copy], entry: Entry) -> Optional[Prepared]:
     The caller closes it. Raises errors.TargetRefused when there is no room
     for local files.
     """
-    places: list[Place] = []
+    segments: list[StoredSegment] = []
+    heads_of: list[Place] = []
     for copy in copies:
         mine = copy.find(entry.identity)
         if mine is not None:
-            places.append(copy.segment(mine))
+            segments.append(copy.segment(mine))
         if copy.seal is None:
             continue
         for head in (copy.seal.head, copy.seal.previous):
             if head is not None and head.identity == entry.identity:
-                places.append(
+                heads_of.append(
                     heads.HeadArchive(copy, head.length, head.sha256)
                 )
+    twinned(segments)
+    places: list[Place] = [*segments, *heads_of]
     try:
         found = prepare(
             pieces(places, cuts(places, entry.length)), strict=False

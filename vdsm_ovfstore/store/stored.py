@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import bisect
 import zlib
-from collections.abc import Iterator
-from typing import Optional, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Callable, Optional, Protocol, TypeVar
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import record, segment
 from vdsm_ovfstore.format.record import align
 from vdsm_ovfstore.format.seal import Entry
 from vdsm_ovfstore.store.content import CHUNK, Part
+
+T = TypeVar("T")
 
 
 class Log(Protocol):
@@ -31,6 +34,10 @@ class StoredSegment:
     Parts are read when they are asked for: showing one VM reads header,
     table, index and one frame.
     Every method raises errors.Damaged for what does not match its digest.
+
+    twins are segments of the same generation on other copies, which have the
+    same bytes: where this one's header or table is damaged, theirs will do
+    for its frames. Whoever judges this one gives none.
     """
 
     def __init__(self, log: Log, domain: str, entry: Entry) -> None:
@@ -39,26 +46,24 @@ class StoredSegment:
         self._entry = entry
         self.length = entry.length
         self.sha256 = entry.sha256
+        self.twins: list[StoredSegment] = []
         self._header: Optional[segment.Header] = None
         self._frames: Optional[list[segment.Frame]] = None
+        self._starts: list[int] = []
         self._index: Optional[segment.Index] = None
         self._last: Optional[tuple[segment.Frame, bytes]] = None
 
     @property
     def header(self) -> segment.Header:
         if self._header is None:
-            self._header = self._read_header()
+            self._header = self._own_or_twins(StoredSegment._read_header)
         return self._header
 
     @property
     def frames(self) -> list[segment.Frame]:
         if self._frames is None:
-            header = self.header
-            data = self._read(segment.HEADER_SIZE, header.table_size)
-            try:
-                self._frames = segment.unpack_table(header, data)
-            except segment.SegmentInvalid as e:
-                raise self._damaged(e.reason) from None
+            self._frames = self._own_or_twins(StoredSegment._read_frames)
+            self._starts = [frame.offset for frame in self._frames]
         return self._frames
 
     @property
@@ -104,9 +109,13 @@ class StoredSegment:
     def tar_range(self, offset: int, length: int) -> Iterator[bytes]:
         """The tar's bytes in [offset, offset + length)."""
         end = offset + length
-        for frame in self.frames:
-            if frame.end <= offset or frame.offset >= end:
-                continue
+        frames = self.frames
+        # Who reads member after member asks for each of 10,000.
+        first = bisect.bisect_right(self._starts, offset) - 1
+        for number in range(max(0, first), len(frames)):
+            frame = frames[number]
+            if frame.offset >= end:
+                break
             data = self._tar_of(frame)
             yield data[max(0, offset - frame.offset) : end - frame.offset]
 
@@ -150,6 +159,26 @@ class StoredSegment:
             raise self._damaged("header belongs to another segment")
         return header
 
+    def _read_frames(self) -> list[segment.Frame]:
+        header = self.header
+        data = self._read(segment.HEADER_SIZE, header.table_size)
+        try:
+            return segment.unpack_table(header, data)
+        except segment.SegmentInvalid as e:
+            raise self._damaged(e.reason) from None
+
+    def _own_or_twins(self, read: Callable[[StoredSegment], T]) -> T:
+        """What read() gives for this one, or else for the first twin."""
+        try:
+            return read(self)
+        except (errors.Damaged, errors.StorageFailed):
+            for twin in self.twins:
+                try:
+                    return read(twin)
+                except (errors.Damaged, errors.StorageFailed):
+                    continue
+            raise
+
     def _frame(self, frame: segment.Frame) -> bytes:
         data = self._read(frame.position, frame.stored)
         if segment.frame_sha256(data) != frame.sha256:
@@ -185,6 +214,12 @@ class StoredSegment:
             reason=reason,
             path=path,
         )
+
+
+def twinned(segments: Sequence[StoredSegment]) -> None:
+    """Let segments of one generation help each other out."""
+    for one in segments:
+        one.twins = [other for other in segments if other is not one]
 
 
 class Verbatim:
