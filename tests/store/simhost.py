@@ -77,10 +77,15 @@ def open_domain(host: SimSystem) -> FileDomain:
     return FileDomain.open(f"/sim/{DOMAIN}", system=host)
 
 
-def work(host: SimSystem, data: Optional[bytes] = None) -> Optional[Outcome]:
+def work(
+    host: SimSystem,
+    data: Optional[bytes] = None,
+    stock: Optional[int] = None,
+) -> Optional[Outcome]:
     """
     One tenure of a host: heal, and upload data if there is any.
 
+    stock: to that volume only, as the engine's own uploads go.
     Raises Crash where the host was told to; errors.Error as a job would.
     """
     domain = open_domain(host)
@@ -95,7 +100,11 @@ def work(host: SimSystem, data: Optional[bytes] = None) -> Optional[Outcome]:
         copies.append(copy)
     content = prepare(iter([data])) if data is not None else None
     try:
-        tenure = Tenure(DOMAIN, copies, "host", absent, now=now)
+        target = "" if stock is None else domain.volumes()[stock].id
+        join = frozenset(filter(None, [target]))
+        tenure = Tenure(
+            DOMAIN, copies, "host", absent, join=join, stock=target, now=now
+        )
         tenure.begin()
         return tenure.upload(content) if content else None
     finally:
@@ -103,11 +112,16 @@ def work(host: SimSystem, data: Optional[bytes] = None) -> Optional[Outcome]:
             content.close()
 
 
-def crashes(host: SimSystem, at: int, data: Optional[bytes]) -> bool:
+def crashes(
+    host: SimSystem,
+    at: int,
+    data: Optional[bytes],
+    stock: Optional[int] = None,
+) -> bool:
     """Run a tenure that crashes before its at-th change; False if it ends."""
     host.crash_at = at
     try:
-        work(host, data)
+        work(host, data, stock)
     except Crash:
         return True
     return False
@@ -182,6 +196,17 @@ def stock_write(
     if stamp:
         describe(fs, volume, text)
     fs.broken = broken
+
+
+def engine_describes(
+    fs: SimFS, number: int, data: bytes, updated: bool
+) -> None:
+    """What the engine does before an upload to one copy, or after it."""
+    text = description.build(DOMAIN, len(data), now())
+    if not updated:
+        text = text.replace('"Updated":true', '"Updated":false')
+    volume = open_domain(SimSystem(fs)).volumes()[number]
+    describe(fs, volume, text)
 
 
 def describe(fs: SimFS, volume: FileVolume, text: str) -> None:

@@ -58,8 +58,25 @@ def torn(copies: int) -> SimFS:
     return fs
 
 
+def stock_first(copies: int) -> SimFS:
+    """As sealed, and the engine is about to upload to the first copy."""
+    fs = sealed(copies)
+    simhost.engine_describes(fs, 0, OLD, updated=False)
+    return fs
+
+
+def stock_second(copies: int) -> SimFS:
+    """NEW is on the first copy, and about to be uploaded to the second."""
+    fs = stock_first(copies)
+    simhost.work(SimSystem(fs), NEW, stock=0)
+    simhost.engine_describes(fs, 0, NEW, updated=True)
+    simhost.engine_describes(fs, 1, OLD, updated=False)
+    fs.sync()
+    return fs
+
+
 def states(
-    start: SimFS, data: Optional[bytes]
+    start: SimFS, data: Optional[bytes], stock: Optional[int] = None
 ) -> Iterator[tuple[str, bool, SimFS]]:
     """
     All that a crash of one tenure can leave.
@@ -70,7 +87,7 @@ def states(
     while True:
         fs = start.clone()
         host = SimSystem(fs)
-        crashed = simhost.crashes(host, at, data)
+        crashed = simhost.crashes(host, at, data, stock)
         what = f"crash before change {at} ({host.log[-1]})"
         yield f"{what}, killed", not crashed, fs.clone()
         known = {fs.state()}
@@ -131,5 +148,20 @@ def test_crash_during_upload(
     count = 0
     for what, acknowledged, fs in states(start(copies), NEW):
         assert_recovers(what, acknowledged, fs, seen)
+        count += 1
+    assert count > 50
+
+
+@pytest.mark.parametrize(
+    "start,stock",
+    [(stock_first, 0), (stock_second, 1)],
+    ids=["first-copy", "second-copy"],
+)
+def test_crash_during_an_upload_of_the_engine(
+    start: Callable[[int], SimFS], stock: int
+) -> None:
+    count = 0
+    for what, acknowledged, fs in states(start(2), NEW, stock):
+        assert_recovers(what, acknowledged, fs, 2)
         count += 1
     assert count > 50

@@ -41,6 +41,10 @@ class Committer:
     Writes seals, segments and heads on behalf of one tenure.
 
     membership goes into every seal; the tenure replaces it as it changes.
+
+    Arguments:
+        stock: a volume whose DESCRIPTION the engine is about to write, and
+            nobody else.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class Committer:
         sources: Sources,
         settings: retention.Settings,
         now: Callable[[], float],
+        stock: str = "",
     ) -> None:
+        self._stock = stock
         self._domain = domain
         self._epoch = epoch
         self._host = host
@@ -107,6 +113,17 @@ class Committer:
                     path=copy.volume.path,
                 )
             copy.write_head(source.tar(), head)
+        if copy.id != self._stock:
+            self._describe(copy, head)
+        self.seal(
+            copy,
+            kind=fmt.CURRENT,
+            previous=None,
+            description=copy.description()[0],
+        )
+
+    def _describe(self, copy: Copy, head: Head) -> None:
+        """Step 5."""
         entry = copy.find(head.identity)
         when = entry.time if entry else int(self._now())
         _, described = copy.description()
@@ -117,12 +134,6 @@ class Committer:
             described.last_updated,
         ):
             copy.write_description(head.length, when)
-        self.seal(
-            copy,
-            kind=fmt.CURRENT,
-            previous=None,
-            description=copy.description()[0],
-        )
 
     def keep(
         self,

@@ -134,6 +134,12 @@ class Healer:
             sealed._replace(raw="")
         ):
             return  # no upload: a name or an alias was edited
+        head = copy.seal.head
+        if sealed is not None and not sealed.updated:
+            # An upload of the engine's came through us, and that is what its
+            # description is about; the suspect is an older story.
+            if head is not None and head.length == described.size:
+                return
         suspects = [e for e in copy.entries() if not e.shown]
         latest = max(suspects, key=lambda e: e.time, default=None)
         if latest is None:

@@ -25,9 +25,10 @@ from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.store import membership, retention
 from vdsm_ovfstore.store.child import WAITING
+from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.prepare import Prepared
-from vdsm_ovfstore.store.tenure import Absent, Progress, Tenure
+from vdsm_ovfstore.store.tenure import Absent, Outcome, Progress, Tenure
 
 log = logging.getLogger("ovfstore.store")
 
@@ -82,18 +83,66 @@ class Job:
         """
         with self._tenure() as tenure:
             outcome = tenure.upload(content)
-        answer = {
-            "generation": outcome.generation,
-            "sha256": outcome.sha256,
-            "length": content.length,
-            "entities": content.entities,
-            "time": isotime(outcome.time),
-            "unchanged": outcome.unchanged,
-            "copies": outcome.copies,
-        }
+        return {**_uploaded(outcome, content), **self._report(tenure)}
+
+    def stock(
+        self, volume: str, content: Optional[Prepared], sha256: str
+    ) -> dict[str, Any]:
+        """
+        Commit an upload of the engine's own to one volume.
+
+        The engine writes each volume of the domain by itself, and their
+        DESCRIPTIONs before and after; the same archive on the next volume is
+        the same generation. A volume that was no member becomes one.
+
+        Arguments:
+            content: None if it should be the newest generation already.
+            sha256: of the archive.
+
+        Returns the answer of upload(); None as its generation if content is
+        needed after all. Raises errors.VolumeNotFound too.
+        """
+        how = {"join": frozenset([volume]), "stock": volume}
+        with self._tenure(**how) as tenure:
+            if volume in tenure.failed:
+                raise tenure.failed[volume]
+            if volume not in {v.id for v in self._volumes()}:
+                raise errors.VolumeNotFound(
+                    domain=self._domain.id,
+                    what=f" {volume}",
+                    path=self._domain.path,
+                )
+            found = content or tenure.content(sha256)
+            answer: dict[str, Any] = {"generation": None}
+            if found is not None:
+                answer = _uploaded(tenure.upload(found), found)
         return {**answer, **self._report(tenure)}
 
-    def repair(self) -> dict[str, Any]:
+    def heal(self) -> dict[str, Any]:
+        """
+        What every upload does before it writes: see Tenure.
+
+        Returns the answer of repair(), which looks at all generations.
+        """
+        return self.repair(deep=False)
+
+    def join(self) -> dict[str, Any]:
+        """
+        Let all volumes that are there be members, and none that is gone.
+
+        Returns the answer of create(), which makes volumes as well.
+        """
+        joined, gone = self._strangers()
+        answer: dict[str, Any] = {"created": [], "joined": joined}
+        if joined or gone:
+            how = {"join": frozenset(joined), "forget": gone}
+            with self._tenure(**how) as tenure:
+                pass
+            answer.update(self._report(tenure))
+        answer["copies"] = [v.id for v in self._volumes()]
+        return answer
+
+    def repair(self, deep: bool = True) -> dict[str, Any]:
         """
         Mend what can be mended, and bring all copies to the newest
         generation.
@@ -101,7 +150,7 @@ class Job:
         Returns the answer: generation, sha256 (None when there is none),
         copies that are complete now, degraded, healed, lease_seconds.
         """
-        with self._tenure(deep=True) as tenure:
+        with self._tenure(deep=deep) as tenure:
             newest = tenure.newest()
             answer = {
                 "generation": newest.generation if newest else None,
@@ -128,15 +177,7 @@ class Job:
                 self._progress("creating a volume")
                 volume = self._domain.create_volume(capacity, format_lease)
                 created.append(volume.id)
-        joined, gone = self._strangers()
-        answer: dict[str, Any] = {"created": created, "joined": joined}
-        if joined or gone:
-            how = {"join": frozenset(joined), "forget": gone}
-            with self._tenure(**how) as tenure:
-                pass
-            answer.update(self._report(tenure))
-        answer["copies"] = [v.id for v in self._volumes()]
-        return answer
+        return {**self.join(), "created": created}
 
     # -- locks ----------------------------------------------------------------
 
@@ -320,6 +361,18 @@ class Job:
             "healed": tenure.healed,
             "lease_seconds": round(self._lease_seconds, 3),
         }
+
+
+def _uploaded(outcome: Outcome, content: Content) -> dict[str, Any]:
+    return {
+        "generation": outcome.generation,
+        "sha256": outcome.sha256,
+        "length": content.length,
+        "entities": content.entities,
+        "time": isotime(outcome.time),
+        "unchanged": outcome.unchanged,
+        "copies": outcome.copies,
+    }
 
 
 def _check_capacity(volume: FileVolume) -> None:

@@ -62,9 +62,36 @@ def upload(path: str, content: Prepared, options: Options) -> dict[str, Any]:
     return _run(path, request, options, content.fds())
 
 
+def stock(
+    path: str,
+    volume: str,
+    content: Optional[Prepared],
+    sha256: str,
+    options: Options,
+) -> dict[str, Any]:
+    """Commit an upload of the engine's own; returns that of Job.stock."""
+    request = {
+        "verb": "stock",
+        "volume": volume,
+        "sha256": sha256,
+        "facts": content.facts() if content else None,
+    }
+    return _run(path, request, options, content.fds() if content else ())
+
+
 def repair(path: str, options: Options) -> dict[str, Any]:
     """Mend a store; returns the answer of Job.repair."""
     return _run(path, {"verb": "repair"}, options)
+
+
+def heal(path: str, options: Options) -> dict[str, Any]:
+    """Mend what every upload would; returns the answer of Job.heal."""
+    return _run(path, {"verb": "heal"}, options)
+
+
+def join(path: str, options: Options) -> dict[str, Any]:
+    """Let all volumes be members; returns the answer of Job.join."""
+    return _run(path, {"verb": "join"}, options)
 
 
 def create(

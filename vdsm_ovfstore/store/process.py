@@ -53,11 +53,15 @@ class Process:
 
     Arguments:
         module: WORKER, or another with a main() that calls child.serve.
+        log_fd: descriptor for its log; None is our stderr.
+        niceness: it is to be no more urgent than this; see nice(2).
 
     Raises errors.WorkerFailed.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(
+        self, module: str, log_fd: Optional[int] = None, niceness: int = -20
+    ) -> None:
         self._deadline = float("inf")
         self._cancelled = False
         self._asked = False
@@ -74,6 +78,7 @@ class Process:
                 [sys.executable, "-c", _main(module)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
+                stderr=log_fd,
                 # An interrupt from the terminal is for us; the child is told
                 # by the end of its stdin.
                 start_new_session=True,
@@ -83,6 +88,7 @@ class Process:
             raise _not_started(e) from None
         finally:
             theirs.close()
+        _make_nice(self._child.pid, niceness)
 
     def give(
         self, request: dict[str, Any], fds: tuple[int, ...] = ()
@@ -200,6 +206,12 @@ class Process:
         log.error("STUCK pid=%d", self._child.pid)
         self.is_stuck = True
         return None
+
+
+def _make_nice(pid: int, niceness: int) -> None:
+    with contextlib.suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, pid) < niceness:
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
 
 
 def _not_started(e: OSError) -> errors.WorkerFailed:

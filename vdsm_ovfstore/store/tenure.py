@@ -74,6 +74,8 @@ class Tenure:
         forget: members that are gone are members no more.
         settings: what retention keeps.
         deep: mend all segments, not only the newest two.
+        stock: the volume of an upload of the engine's own. It alone gets the
+            new generation, and its DESCRIPTION is the engine's.
         progress: is told what begins.
         now: the clock, Unix seconds.
     """
@@ -88,10 +90,12 @@ class Tenure:
         forget: bool = False,
         settings: Optional[retention.Settings] = None,
         deep: bool = False,
+        stock: str = "",
         progress: Progress = lambda step: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._domain = domain
+        self._stock = stock
         self._copies = list(copies)
         self._absent = dict(absent or {})
         self._join = join
@@ -109,6 +113,7 @@ class Tenure:
             self._sources,
             settings or retention.Settings(),
             now,
+            stock,
         )
         self._healer = Healer(
             self._committer,
@@ -153,7 +158,8 @@ class Tenure:
         done = [
             copy.id
             for copy in self._working()
-            if self._guard(copy, self._upload_one, content, identity, when)
+            if self._stock in ("", copy.id)
+            and self._guard(copy, self._upload_one, content, identity, when)
         ]
         if not done:
             raise self._nothing_written()
@@ -186,6 +192,13 @@ class Tenure:
     def newest(self) -> Optional[Entry]:
         """The newest generation that can really be had."""
         return self._sources.newest(self._working())
+
+    def content(self, sha256: str) -> Optional[Content]:
+        """The newest generation, if it is that one."""
+        newest = self.newest()
+        if newest is None or newest.sha256 != sha256:
+            return None
+        return self._sources.find(newest.identity)
 
     # -- claim and members ----------------------------------------------------
 
@@ -294,7 +307,18 @@ class Tenure:
             return
         for copy in self._working():
             self._guard(copy, self._pin_single, newest)
-            self._guard(copy, self._bring, newest)
+            if copy.id == self._stock:
+                # Its head is about to be another one.
+                self._guard(copy, self._log_newest, newest)
+            else:
+                self._guard(copy, self._bring, newest)
+
+    def _log_newest(self, copy: Copy, newest: Entry) -> None:
+        mine = copy.find(newest.identity)
+        if mine is None or not self._sources.is_sound(copy, mine):
+            source = self._sources.find(newest.identity)
+            assert source is not None
+            self._log_one(copy, source, newest)
 
     def _bring(self, copy: Copy, newest: Entry) -> None:
         kind = self._sources.kind_of(newest.identity)
@@ -386,6 +410,8 @@ class Tenure:
         return True
 
     def _nothing_written(self) -> errors.Error:
+        if self._stock in self.failed:
+            return self.failed[self._stock]
         found = {e.code for e in self.failed.values()}
         if len(found) == 1:
             return next(iter(self.failed.values()))

@@ -34,8 +34,18 @@ def _run(request: dict[str, Any], watcher: child.Watcher) -> dict[str, Any]:
     if request["verb"] == "upload":
         tar, body = request["fds"]
         return job.upload(Prepared(tar, body, request["facts"]))
+    if request["verb"] == "stock":
+        content = None
+        if request["facts"] is not None:
+            tar, body = request["fds"]
+            content = Prepared(tar, body, request["facts"])
+        return job.stock(request["volume"], content, request["sha256"])
     if request["verb"] == "repair":
         return job.repair()
+    if request["verb"] == "heal":
+        return job.heal()
+    if request["verb"] == "join":
+        return job.join()
     if request["verb"] == "create":
         from vdsm_ovfstore.lease.format import format_lease
 
