@@ -24,7 +24,7 @@ from scripts import pki as certificates
 from vdsm_ovfstore.client import Client
 
 # The processes that a host keeps ready: two errands and a worker.
-SPARES = 3
+SPARES = 4
 
 _DAEMON = (
     "import sys; from vdsm_ovfstore.host.daemon import main; sys.exit(main())"

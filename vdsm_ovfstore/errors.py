@@ -363,6 +363,23 @@ class DomainNotServed(Error):
     hint = "The verb list says which it serves"
 
 
+class NotSpm(Error):
+    code = 654  # VDSM: SpmStatusError
+    msg = (
+        "This host is not the SPM of storage pool {self.pool}; no other "
+        "writes to its domains"
+    )
+    hint = "Ask the SPM; StoragePool.getSpmStatus says which host that is"
+
+
+class VdsmRefused(Error):
+    """VDSM itself could not do what a verb needs; reason has its code."""
+
+    code = 3536
+    msg = "VDSM did not {self.what}: {self.reason}"
+    hint = "vdsm.log of this host tells more"
+
+
 class PoolMismatch(Error):
     code = 3537
     msg = (

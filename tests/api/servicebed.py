@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.store import builders
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.service import Service
 from vdsm_ovfstore.api.settings import Settings
+from vdsm_ovfstore.api.task import Task
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.store.reader import Reader
 
@@ -27,6 +30,22 @@ class FixedDomains:
     def __init__(self, domains: Iterable[FileDomain]) -> None:
         self.known = {d.id: d for d in domains}
         self.joining = False
+        self.held: list[Task] = []
+
+    @contextlib.contextmanager
+    def _held(self, task: Task) -> Iterator[None]:
+        self.held.append(task)
+        yield
+
+    def writing(
+        self, domain: str, timeout: float, task: Task
+    ) -> AbstractContextManager[None]:
+        return self._held(task)
+
+    def make_volumes(
+        self, domain: str, copies: int, size: int, timeout: float, task: Task
+    ) -> list[str] | None:
+        return None
 
     def path(self, domain: str, write: bool = False) -> str:
         if domain not in self.known:

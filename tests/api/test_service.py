@@ -778,11 +778,11 @@ def test_spares_are_ready_and_end_with_the_service(
     make_bed: MakeBed,
 ) -> None:
     bed = make_bed(spares=True)
-    wait_for(lambda: len(children()) == 3)
+    wait_for(lambda: len(children()) == 4)
     ready = set(children())
     tar = archive(bed.domain, ["web"])
     bed.put(bed.ask_upload(tar)["url"], tar)
-    # All three were used, and there are new ones.
+    # Three were used, and there are new ones.
     wait_for(lambda: len(set(children()) - ready) == 3)
     killed = children()[0]
     os.kill(killed, signal.SIGKILL)

@@ -18,6 +18,7 @@ _NUMBER = r" [\d.,]+ \|"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_updater(tmp_path: Path) -> None:
     options = ["--vms", "20", "--domains", "2", "--changed", "1"]
     done = subprocess.run(

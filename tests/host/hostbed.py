@@ -31,7 +31,7 @@ from tests.store.builders import archive, archives, head
 from vdsm_ovfstore.storage.filedomain import FileDomain
 
 # What the daemon keeps ready: two errands and a worker.
-SPARES = 3
+SPARES = 4
 
 # Seconds until all of a transfer is given back; nothing here takes one.
 PATIENCE = 10.0

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api import documents
+from vdsm_ovfstore.api import documents, stock_errand
 from vdsm_ovfstore.api.faults import error_document
 from vdsm_ovfstore.api.opened import open_store
 from vdsm_ovfstore.storage.filedomain import FileDomain, find_domains
@@ -126,11 +126,15 @@ def _prepare(reader: Reader, request: Request) -> Answer:
     Raises the errors of archive.py, ArchiveTooLarge, ArchiveMismatch.
     """
     found = terms(reader)
-    larger = way_out(found, found.limit)
     tar, body, notice = request["fds"]
-    with Preparer(
-        found.limit, larger, known=found.known, received=(tar, body)
-    ) as preparer:
+    how: dict[str, Any] = {"received": (tar, body), "known": found.known}
+    if request.get("stock"):
+        # Of the engine's own everything is taken that is an archive.
+        how["strict"] = False
+    else:
+        larger = way_out(found, found.limit)
+        how.update(limit=found.limit, way_out=larger)
+    with Preparer(**how) as preparer:
         for data in _received(tar, notice, request["size"]):
             preparer.feed(data)
         prepared = preparer.finish()
@@ -206,6 +210,7 @@ _VERBS: dict[str, Callable[[Reader, Request], Answer]] = {
     "fetch": _fetch,
     "terms": _terms,
     "prepare": _prepare,
+    "stock read": stock_errand.read,
 }
 
 # What is not found by the shortcut (store/shortcut.py) is nothing to these.
@@ -215,9 +220,13 @@ _GENERATIONS_ONLY = ("history", "vms", "vm", "locate", "fetch")
 def _run(request: Request, watcher: child.Watcher) -> Answer:
     if request["verb"] == "discover":
         return _discover(request)
+    if request["verb"] == "stock volume":
+        return stock_errand.volume(request)
     domain = FileDomain.open(request["path"], buffered=request["buffered"])
     if request["verb"] in ("terms", "prepare"):
         domain.writable()
+    if request["verb"] == "volumes":
+        return stock_errand.volumes(domain)
     shortcut = request["verb"] in _GENERATIONS_ONLY
     with open_store(domain, shortcut) as reader:
         return _VERBS[request["verb"]](reader, request)

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 import uuid
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.ended import RETRY_AFTER, Kept
@@ -32,16 +32,35 @@ ABORTED = "aborted"
 FAILED = "failed"
 
 
+class Listener(Protocol):
+    """Hears of each job, for a host that has jobs of its own."""
+
+    def added(self, job: Job) -> None:
+        """It is about to start; nobody knows its id yet."""
+
+    def ended(self, job: Job) -> None:
+        """Whichever way."""
+
+
 class Job(Task):
-    """One job. run does the work and returns its result."""
+    """
+    One job. run does the work and returns its result; ended is told of its
+    end.
+    """
 
     def __init__(
-        self, verb: str, domain: str, run: Callable[[Job], dict[str, Any]]
+        self,
+        verb: str,
+        domain: str,
+        run: Callable[[Job], dict[str, Any]],
+        ended: Callable[[Job], None] = lambda job: None,
     ) -> None:
         super().__init__(f"{verb} of domain {domain}")
         self.id = str(uuid.uuid4())
         self.verb = verb
+        self.changes = verb != "verify"
         self.domain = domain
+        self._ended = ended
         self.status = PENDING
         self.progress = 0
         self.started_at = int(time.time())
@@ -76,6 +95,12 @@ class Job(Task):
                 "error": self.error,
             }
 
+    def cannot_start(self, e: Exception) -> None:
+        """There is no thread for it: it ends before it began."""
+        self.error, self.status = error_document(unexpected(e)), FAILED
+        self.ended_at = time.monotonic()
+        self._ended(self)
+
     def _main(self, run: Callable[[Job], dict[str, Any]]) -> None:
         log.info(
             "JOB id=%s verb=%s domain=%s", self.id, self.verb, self.domain
@@ -108,13 +133,21 @@ class Job(Task):
             self.step = ""
             self.status = status
             self.ended_at = time.monotonic()
+        self._ended(self)
         log.info("JOB id=%s status=%s", self.id, status)
 
 
 class Jobs:
     """All jobs, those that ended included for a while; see Kept."""
 
-    def __init__(self, limit: int, remember: float, remembered: int) -> None:
+    def __init__(
+        self,
+        limit: int,
+        remember: float,
+        remembered: int,
+        listener: Optional[Listener] = None,
+    ) -> None:
+        self._listener = listener
         self._kept: Kept[Job] = Kept(limit, remember, remembered)
         self._lock = threading.Lock()
 
@@ -122,18 +155,25 @@ class Jobs:
         self, verb: str, domain: str, run: Callable[[Job], dict[str, Any]]
     ) -> Job:
         """Raises errors.HostBusy."""
-        job = Job(verb, domain, run)
+        job = Job(verb, domain, run, self._has_ended)
         with self._lock:
             self._kept.forget()
             self._kept.check_room("jobs are under way")
+            if self._listener is not None:
+                self._listener.added(job)
             try:
                 job.thread.start()
             except RuntimeError as e:
+                job.cannot_start(e)
                 raise errors.HostBusy(
                     reason=str(e), retry_after=RETRY_AFTER
                 ) from None
             self._kept.add(job.id, job)
         return job
+
+    def _has_ended(self, job: Job) -> None:
+        if self._listener is not None:
+            self._listener.ended(job)
 
     def get(self, job_id: str) -> Job:
         """Raises errors.JobNotFound."""

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Callable
 
 from vdsm_ovfstore import errors
@@ -27,8 +31,8 @@ CHECK = "check"  # an archive that was received
 SCAN = "scan"  # whole generations
 
 # What an upload takes one after the other: a look at the store, the check,
-# the worker.
-_SPARES = {ERRAND: 2, WORKER: 1}
+# the worker; and the engine sends an archive to two volumes.
+_SPARES = {ERRAND: 2, WORKER: 2}
 
 _LOOK = 0.5  # seconds between two looks if a task was aborted
 _RETRY_AFTER = 5  # seconds; most errands take less than one
@@ -69,18 +73,28 @@ class _Slots:
         return self._left > 0 and self._taken[path] < self._each
 
 
-class Runner:
-    """Starts processes for tasks, no more at a time than settings allow."""
+Writing = Callable[[str, float, Task], AbstractContextManager[None]]
 
-    def __init__(self, settings: Settings) -> None:
+
+class Runner:
+    """
+    Starts processes for tasks, no more at a time than settings allow.
+
+    writing: see api.domains.Domains.
+    """
+
+    def __init__(self, settings: Settings, writing: Writing) -> None:
         self._settings = settings
+        self._writing = writing
         self._slots = {
             kind: _Slots(settings.readers) for kind in (READ, CHECK, SCAN)
         }
         self._lock = threading.Lock()
         self._started: list[tuple[str, Process]] = []
         self._spares = Spares(
-            _SPARES if settings.spares else {}, lambda: bool(self._alive())
+            _SPARES if settings.spares else {},
+            lambda: bool(self._alive()),
+            settings.process,
         )
         self.turns = Turns()
 
@@ -89,6 +103,29 @@ class Runner:
         self._spares.close()
         for _, process in self._alive():
             process.kill()
+
+    @contextlib.contextmanager
+    def writer(
+        self, task: Task, domain: str, path: str, timeout: float
+    ) -> Iterator[launch.Options]:
+        """
+        Be the only writer of a domain on this host; gives the options of a
+        worker.
+
+        Arguments:
+            path: the domain's directory.
+            timeout: seconds to wait in all: for the turn, for what the host
+                needs, and for the leases.
+
+        Raises errors.LeaseBusy, Aborted; what the host needs.
+        """
+        end = time.monotonic() + timeout
+        with self.turns.turn(domain, timeout, task.check):
+            left = max(end - time.monotonic(), 0)
+            with self._writing(domain, left, task):
+                task.check()
+                left = max(end - time.monotonic(), 0)
+                yield self.options(task, path, left)
 
     def options(self, task: Task, path: str, timeout: float) -> launch.Options:
         """

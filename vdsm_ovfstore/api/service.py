@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional, Union
 from vdsm_ovfstore import __version__, errors
 from vdsm_ovfstore.api.domains import Domains
 from vdsm_ovfstore.api.download import Download
-from vdsm_ovfstore.api.jobs import Job, Jobs
+from vdsm_ovfstore.api.jobs import Job, Jobs, Listener
 from vdsm_ovfstore.api.runner import SCAN, Runner
 from vdsm_ovfstore.api.schema import Definition
 from vdsm_ovfstore.api.settings import Settings
@@ -54,21 +54,33 @@ _ABORTING = 2.0
 # seconds after it was told to.
 _ENDING = 12.0
 
+# Seconds that a healing waits for leases; who has them heals as well.
+_HEALING = 10.0
+
 Params = dict[str, Any]
 Result = dict[str, Any]
 
 
 class Service:
-    """All verbs of one host, and its transfers."""
+    """
+    All verbs of one host, and its transfers.
 
-    def __init__(self, domains: Domains, settings: Settings) -> None:
+    listener: hears of each job; for a host that has jobs of its own.
+    """
+
+    def __init__(
+        self,
+        domains: Domains,
+        settings: Settings,
+        listener: Optional[Listener] = None,
+    ) -> None:
         self.settings = settings
         self._domains = domains
         self._definition = Definition.load()
-        self._runner = Runner(settings)
+        self._runner = Runner(settings, domains.writing)
         self._spool = Spool(settings.spool, settings.spool_bytes)
         kept = settings.remember, settings.remembered
-        self._jobs = Jobs(settings.jobs, *kept)
+        self._jobs = Jobs(settings.jobs, *kept, listener)
         self._registry = Registry(settings.transfers, *kept)
         self.transfers = Transfers(self._registry)
         self._started = time.time()
@@ -106,6 +118,30 @@ class Service:
         self._definition.check_result(verb, result)
         return result
 
+    @property
+    def runner(self) -> Runner:
+        """The processes of this service, for who does more with them."""
+        return self._runner
+
+    @property
+    def spool(self) -> Spool:
+        """Its spool files; likewise."""
+        return self._spool
+
+    def heal(self, domain: str) -> Job:
+        """
+        Start a job that mends what an upload would, and waits for nobody.
+
+        It shows as a repair. Raises errors.DomainNotServed, HostBusy,
+        AbortRefused, what keeps this host from writing.
+        """
+        params = {"storagedomainID": domain, "timeout": _HEALING}
+        return self._start_writer("repair", params, launch.heal)
+
+    def tasks(self) -> list[Task]:
+        """The jobs and transfers that are under way."""
+        return [*self._jobs.running(), *self._registry.running()]
+
     def status(self) -> Result:
         """The whole host, for local admins; from memory."""
         return {
@@ -127,31 +163,29 @@ class Service:
             },
         }
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, ending: float = _ENDING) -> None:
         """
         Take no new work, let writers end, then abort what is left.
 
-        Returns after all has ended; grace is in seconds.
+        Returns after all has ended. Arguments are in seconds; `ending` after
+        it was aborted, what is left is killed.
         """
         self._stopping.set()
         deadline = time.monotonic() + grace
-        while self._tasks() and time.monotonic() < deadline:
+        while self.tasks() and time.monotonic() < deadline:
             # Again and again: a verb that came before us may add one.
-            for task in self._tasks():
+            for task in self.tasks():
                 if not task.writes:
                     task.abort(force=True)
             time.sleep(_LOOK)
-        left = self._tasks()
+        left = self.tasks()
         for task in left:
             log.warning("ABORT %s step=%s", task.what, task.step)
             task.abort(force=True)
-        deadline = time.monotonic() + _ENDING
-        while self._tasks() and time.monotonic() < deadline:
+        deadline = time.monotonic() + ending
+        while self.tasks() and time.monotonic() < deadline:
             time.sleep(_LOOK)
         self._runner.close()
-
-    def _tasks(self) -> list[Task]:
-        return [*self._jobs.running(), *self._registry.running()]
 
     def _sweep(self) -> None:
         while not self._stopping.wait(_SWEEP):
@@ -210,7 +244,7 @@ class Service:
 
     def _start(
         self, verb: str, params: Params, run: Callable[[Job], Result]
-    ) -> Result:
+    ) -> Job:
         self._check_open()
 
         def checked(job: Job) -> Result:
@@ -218,44 +252,54 @@ class Service:
             self._definition.check_job_result(verb, result)
             return result
 
-        job = self._jobs.start(verb, params["storagedomainID"], checked)
-        return {"jobID": job.id}
+        return self._jobs.start(verb, params["storagedomainID"], checked)
 
     def _verify(self, params: Params) -> Result:
         path = self._domains.path(params["storagedomainID"])
         request = {"verb": "check", "path": path, "quick": params["quick"]}
-        return self._start(
+        job = self._start(
             "verify",
             params,
             lambda job: self._runner.run(job, request, kind=SCAN),
         )
+        return {"jobID": job.id}
 
     def _create(self, params: Params) -> Result:
-        return self._start_writer(
-            "create",
-            params,
-            lambda path, options: launch.create(
-                path, params["copies"], params["size"], options
-            ),
-        )
+        copies, size = params["copies"], params["size"]
+        created: Optional[list[str]] = None
+
+        def before(job: Job) -> None:
+            nonlocal created
+            domain, timeout = params["storagedomainID"], params["timeout"]
+            created = self._domains.make_volumes(
+                domain, copies, size, timeout, job
+            )
+
+        def run(path: str, options: launch.Options) -> Result:
+            if created is None:
+                return launch.create(path, copies, size, options)
+            return {**launch.join(path, options), "created": created}
+
+        job = self._start_writer("create", params, run, before)
+        return {"jobID": job.id}
 
     def _repair(self, params: Params) -> Result:
-        return self._start_writer("repair", params, launch.repair)
+        job = self._start_writer("repair", params, launch.repair)
+        return {"jobID": job.id}
 
     def _start_writer(
         self,
         verb: str,
         params: Params,
         run: Callable[[str, launch.Options], Result],
-    ) -> Result:
+        before: Callable[[Job], None] = lambda job: None,
+    ) -> Job:
         domain, timeout = params["storagedomainID"], params["timeout"]
         path = self._domains.path(domain, write=True)
 
         def work(job: Job) -> Result:
-            started = time.monotonic()
-            with self._runner.turns.turn(domain, timeout, job.check):
-                left = timeout - (time.monotonic() - started)
-                options = self._runner.options(job, path, max(left, 0))
+            before(job)
+            with self._runner.writer(job, domain, path, timeout) as options:
                 answer = run(path, options)
             return {"domain": domain, "path": path, **answer}
 

@@ -37,11 +37,16 @@ class Spares:
     Arguments:
         wanted: how many, by module; {} for none.
         is_busy: tells if processes that were taken are at work.
+        start: starts one.
     """
 
     def __init__(
-        self, wanted: Mapping[str, int], is_busy: Callable[[], bool]
+        self,
+        wanted: Mapping[str, int],
+        is_busy: Callable[[], bool],
+        start: Callable[[str], Process] = Process,
     ) -> None:
+        self._start_one = start
         self._wanted = wanted
         self._is_busy = is_busy
         self._ready: dict[str, list[Process]] = {m: [] for m in wanted}
@@ -57,7 +62,7 @@ class Spares:
         with self._changed:
             process = self._pop(module)
             self._changed.notify()
-        return process or Process(module)
+        return process or self._start_one(module)
 
     def close(self) -> None:
         with self._changed:
@@ -113,7 +118,7 @@ class Spares:
             time.sleep(_LOOK)
 
     def _start(self, module: str) -> None:
-        process = Process(module)
+        process = self._start_one(module)
         with self._changed:
             if not self._stopped:
                 self._ready[module].append(process)

@@ -20,7 +20,12 @@ class Task:
     It may be aborted until its worker has the leases: to stop it then is
     safe, but leaves work for the next writer, and its deadline ends it
     anyway. The worker itself decides which of the two came first.
+
+    domain is the one that it works with; changes, whether it writes there.
     """
+
+    domain = ""
+    changes = False
 
     def __init__(self, what: str) -> None:
         self.what = what

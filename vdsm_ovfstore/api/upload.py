@@ -14,7 +14,6 @@ Nothing waits for the peer once the worker has started.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
@@ -46,6 +45,7 @@ class Upload(Transfer):
     """
 
     kind = "upload"
+    changes = True
 
     def __init__(
         self,
@@ -142,11 +142,10 @@ class Upload(Transfer):
 
     def _write(self, prepared: Prepared) -> dict[str, Any]:
         self.state = QUEUED
-        started = time.monotonic()
-        with self._runner.turns.turn(self.domain, self._timeout, self.check):
+        with self._runner.writer(
+            self, self.domain, self._path, self._timeout
+        ) as options:
             self.state = WRITING
-            left = self._timeout - (time.monotonic() - started)
-            options = self._runner.options(self, self._path, max(left, 0))
             answer = launch.upload(self._path, prepared, options)
         result = {"domain": self.domain, "path": self._path, **answer}
         self._check_result(result)

@@ -12,12 +12,15 @@ see that it is missing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Optional
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.api.task import Task
 from vdsm_ovfstore.host.lockspaces import FAILED, READY, Lockspaces
 from vdsm_ovfstore.host.scan import Found, Look, Scanner
 
@@ -97,6 +100,18 @@ class FoundDomains:
         if write and found.lock == "sanlock":
             self._lockspaces.check(domain)
         return found.path
+
+    def writing(
+        self, domain: str, timeout: float, task: Task
+    ) -> AbstractContextManager[None]:
+        """The leases are all that is needed here."""
+        return contextlib.nullcontext()
+
+    def make_volumes(
+        self, domain: str, copies: int, size: int, timeout: float, task: Task
+    ) -> Optional[list[str]]:
+        """The worker makes them."""
+        return None
 
     def check_pool(self, domain: str, pool: str) -> None:
         """

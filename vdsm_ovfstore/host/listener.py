@@ -103,9 +103,14 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def unix(path: str, backlog: int, group: Optional[str] = None) -> Listener:
+def unix(
+    path: str,
+    backlog: int,
+    group: Optional[str] = None,
+    mode: int = 0o660,
+) -> Listener:
     """
-    Listen on a socket in the file system, mode 0660.
+    Listen on a socket in the file system.
 
     group may use it; that of the process by default. A socket that is left
     of a process that died is replaced.
@@ -123,7 +128,7 @@ def unix(path: str, backlog: int, group: Optional[str] = None) -> Listener:
         os.fchmod(sock.fileno(), 0o600)
         sock.bind(path)
         os.chown(path, -1, gid)
-        os.chmod(path, 0o660)
+        os.chmod(path, mode)
         sock.listen(backlog)
     except OSError as e:
         sock.close()

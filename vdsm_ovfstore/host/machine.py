@@ -29,7 +29,7 @@ _REST = 128
 # As api/runner.py has them: kinds of errands, with slots of their own, and
 # processes that are ready before they are needed.
 _KINDS = 3
-_SPARES = 3
+_SPARES = 4
 
 
 def prepare(config: Config, stack: contextlib.ExitStack) -> None:

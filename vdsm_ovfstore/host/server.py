@@ -50,7 +50,7 @@ class Server:
             in the file system.
         tls: None for plain connections: on loopback and in the file system
             only.
-        group: who may use the socket in the file system.
+        group, mode: who may use the socket in the file system.
 
     Raises errors.AddressUnavailable, ConfigInvalid. It listens as soon as it
     is made, so that a daemon knows that all addresses are its own before it
@@ -64,13 +64,14 @@ class Server:
         tls: Optional[ssl.SSLContext] = None,
         limits: Optional[Limits] = None,
         group: Optional[str] = None,
+        mode: int = 0o660,
     ) -> None:
         self._app = app
         self._tls = tls
         self._limits = limits or Limits()
         backlog = self._limits.backlog
         if isinstance(address, str):
-            self._listener = listener.unix(address, backlog, group)
+            self._listener = listener.unix(address, backlog, group, mode)
         else:
             self._listener = listener.tcp(*address, backlog, tls is None)
         self._numbers = itertools.count(1)

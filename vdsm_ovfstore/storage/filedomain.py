@@ -164,6 +164,26 @@ class FileDomain:
                         self.problems.append(e)
         return sorted(found, key=lambda volume: volume.id)
 
+    def volume_of(self, image: str) -> Optional[FileVolume]:
+        """
+        The OVF_STORE volume of an image; None if it has another one, or more
+        than one.
+
+        Raises:
+            errors.StorageFailed: the image cannot be read, or is not there.
+        """
+        if not is_uuid(image):
+            return None
+        self.problems = []
+        with self._tree.directory(IMAGES) as images:
+            where = self._tree.where(IMAGES, image)
+            with self._tree.below(image, images, where) as fd:
+                names = self._tree.names(fd, where)
+            if sum(name.endswith(META_SUFFIX) for name in names) != 1:
+                return None
+            found = self._volumes_of(image, images)
+        return found[0] if found else None
+
     def _volumes_of(self, image: str, images: int) -> list[FileVolume]:
         found = []
         where = self._tree.where(IMAGES, image)
