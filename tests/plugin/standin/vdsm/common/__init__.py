@@ -1,0 +1,2 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later

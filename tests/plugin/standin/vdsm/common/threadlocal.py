@@ -1,0 +1,6 @@
+# SPDX-FileCopyrightText: vdsm-ovfstore contributors
+# SPDX-License-Identifier: GPL-2.0-or-later
+import threading
+
+vars = threading.local()
+vars.task = None
