@@ -52,7 +52,7 @@ class TestUsage:
         "args",
         [
             pytest.param(("bogus",), id="verb"),
-            pytest.param(("status",), id="argument"),
+            pytest.param(("history",), id="argument"),
             pytest.param(("status", "x", "--bogus"), id="option"),
             pytest.param(("create", "x", "--copies", "0"), id="zero"),
             pytest.param(("create", "x", "--copies", "two"), id="word"),

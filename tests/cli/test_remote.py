@@ -496,7 +496,7 @@ def here(
     code = (
         "import sys; from vdsm_ovfstore.cli import main, serving, way; "
         f"serving.PATIENCE = {patience}; "
-        "way.SOCKET = sys.argv.pop(1); sys.exit(main.main())"
+        "way.SOCKETS = (sys.argv.pop(1),); sys.exit(main.main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), *map(str, args)],

@@ -27,12 +27,18 @@ from vdsm_ovfstore.cli.text import (
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show the state of a store and of each of its copies. Ends with 3 "
-        "when something is wrong; verify looks closer."
+        "when something is wrong; verify looks closer. Without a domain: "
+        "what of this program runs on this machine; ends with 1 when vdsmd "
+        "runs without the plugin."
     )
-    domain_argument(parser)
+    domain_argument(parser, needed=False)
 
 
 def run_status(args: Any, console: Console) -> int:
+    if args.domain is None:
+        from vdsm_ovfstore.cli import here
+
+        return here.run(console)
     with open_store(args, console) as store:
         found = store.info()
     step = _next_step(found["verdict"])

@@ -188,10 +188,13 @@ def log_level(args: Any) -> int:
     return logging.INFO if args.verbose else logging.CRITICAL
 
 
-def domain_argument(parser: argparse.ArgumentParser) -> None:
+def domain_argument(
+    parser: argparse.ArgumentParser, needed: bool = True
+) -> None:
     parser.add_argument(
         "domain",
         metavar="DOMAIN",
+        nargs=None if needed else "?",
         help="directory of the storage domain, or one with a single domain "
         "in it",
     )

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Optional
 
 from vdsm_ovfstore import errors
 
-SOCKET = "/run/ovfstored/socket"  # of ovfstored, unless it is configured
+# Of the plugin in vdsmd, and of ovfstored, unless they are configured.
+SOCKETS = ("/run/vdsm-ovfstore/socket", "/run/ovfstored/socket")
 
 _VARIABLE = "OVFSTORE_HOST"
 _NOBODY = "none"
@@ -46,6 +47,9 @@ def chosen(args: Any) -> Optional[Host]:
     if named:
         return None if named == _NOBODY else Host(named, True)
     # How the storage is read is said for this process.
-    if args.allow_buffered_io or not os.path.exists(SOCKET):
+    if args.allow_buffered_io:
         return None
-    return Host(SOCKET, False)
+    for socket in SOCKETS:
+        if os.path.exists(socket):
+            return Host(socket, False)
+    return None
