@@ -132,12 +132,19 @@ def test_error_of_ours_ends_one_connection_only(
 
 
 def test_stop_lets_requests_end() -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(params: object) -> object:
+        begun.set()
+        return {"ok": go_on.wait(20)}
+
     with serving() as served:
-        served.service.verbs["wait"] = lambda params: {"ok": go_on.wait(20)}
+        served.service.verbs["wait"] = wait
         busy, idle, silent = served.raw(), served.raw(), served.raw()
         assert idle.ask(PING).status == 200
         busy.send(WAIT)
+        # Else the stop may come before the request was read.
+        assert begun.wait(20)
         wait_until(lambda: served.server.connections == 3)
         stopping = threading.Thread(target=served.server.stop, args=(20,))
         stopping.start()
