@@ -144,7 +144,7 @@ def test_errors_exist(verb: str) -> None:
 @pytest.mark.parametrize(
     "name, document",
     [
-        ("status", "statusDocument"),
+        ("statusStore", "statusDocument"),
         ("verify", "verifyDocument"),
         ("create", "createDocument"),
         ("repair", "repairDocument"),

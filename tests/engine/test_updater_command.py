@@ -235,7 +235,7 @@ def test_documented_commands_parse(name: str) -> None:
         line = " ".join(line.split()).replace("DOMAIN", DOMAIN)
         line = line.replace("ENTITY...", DOMAIN)
         try:
-            command._parse(line.split()[1:])
+            command.make_parser().parse_args(line.split()[1:])
         except SystemExit as e:
             assert e.code == 0, line
     assert found or name != "operations.md"

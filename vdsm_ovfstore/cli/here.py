@@ -11,55 +11,129 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.store import Document
-from vdsm_ovfstore.cli.way import SOCKETS
+from vdsm_ovfstore.cli.text import count, escaped
+from vdsm_ovfstore.cli.way import SOCKETS, chosen, wants_nobody
 
-# Written by the plugin at each start of vdsmd, plugin/state.py.
+# Written by the plugin at each start of vdsmd, plugin/state.py; and what is
+# there where the plugin is installed.
 STATE = "/run/vdsm-ovfstore/state.json"
+LAUNCHER = "/usr/libexec/vdsm_ovfstore/vdsmd"
 
-# Seconds for a host, which answers from memory; and bytes of its answer.
+# Seconds for a host, which answers from memory; and bytes of what it says.
 _PATIENCE = 3.0
 _LONGEST = 16 * 1024**2
 
+# What is said of the plugin, and what to do next.
+ENABLED, DISABLED, STOPPED, ABSENT, UNKNOWN = (
+    *("enabled", "disabled", "stopped", "absent", "unknown"),
+)
+_WORDS = {
+    ENABLED: "runs",
+    DISABLED: "vdsmd runs without it",
+    STOPPED: "installed, but no vdsmd runs that was started with it",
+    ABSENT: "not installed",
+    UNKNOWN: "nobody can tell",
+}
+_RESTART = "systemctl restart vdsmd"
 
-def run(console: Console) -> int:
-    """Ends with 1 when vdsmd runs without the plugin, or a host is silent."""
-    plugin, problem = _plugin()
-    hosts = [_host(path) for path in SOCKETS if os.path.exists(path)]
-    found = {"plugin": plugin, "problem": problem, "hosts": hosts}
+
+def run(args: Any, console: Console) -> int:
+    """Ends with 1 where a plugin is installed and off, or a host fails."""
+    plugin = _plugin()
+    hosts = [_host(path) for path in _sockets(args, plugin)]
     step = _next_step(plugin)
     console.answer(
-        {**found, "next_step": step}, lambda: _lines(found, step, console)
+        {"plugin": plugin, "hosts": hosts, "next_step": step},
+        lambda: _lines(plugin, hosts, step, console),
     )
-    silent = any(host["error"] for host in hosts)
-    disabled = plugin is not None and not plugin["enabled"]
-    bad = disabled or silent or problem
-    return errors.EXIT_ERROR if bad else errors.EXIT_OK
+    well = plugin["state"] in (ENABLED, ABSENT)
+    if well and not any(host["error"] for host in hosts):
+        return errors.EXIT_OK
+    return errors.EXIT_ERROR
 
 
-def _plugin() -> tuple[Optional[Document], str]:
-    """What the state file says; None if there is none, or none to be read."""
+# -- the plugin ---------------------------------------------------------------
+
+
+def _plugin() -> Document:
+    """What the state file says, or why there is none."""
+    found: Document = {
+        "state": STOPPED if os.path.exists(LAUNCHER) else ABSENT,
+        "reason": "",
+        "failed": [],
+        "version": None,
+        "vdsm": None,
+        "since": None,
+        "stock_uploads": False,
+        "stock_downloads": False,
+        "socket": "",
+    }
     try:
         with open(STATE, encoding="utf-8") as f:
-            found = json.loads(f.read(_LONGEST))
-        keys = ("version", "vdsm", "pid", "time", "enabled", "reason")
-        plugin = {key: found[key] for key in keys}
-        plugin["failed"] = [
-            {"name": str(f["name"]), "reason": str(f["reason"])}
-            for f in found["failed"]
-        ]
-        plugin["running"] = os.path.exists(f"/proc/{int(found['pid'])}")
+            state = json.loads(f.read(_LONGEST))
+        if os.path.exists(f"/proc/{int(state['pid'])}"):
+            found.update(_running(state))
     except FileNotFoundError:
-        return None, ""
+        pass
     except OSError as e:
-        return None, f"Cannot read {STATE}: {e.strerror}"
+        reason = f"Cannot read {STATE}: {e.strerror}"
+        found.update(state=UNKNOWN, reason=reason)
     except (ValueError, KeyError, TypeError):
-        return None, f"Cannot read {STATE}: it is damaged"
-    return plugin, ""
+        reason = f"Cannot read {STATE}: it is damaged"
+        found.update(state=UNKNOWN, reason=reason)
+    return found
+
+
+def _running(state: Document) -> Document:
+    return {
+        "state": ENABLED if state["enabled"] else DISABLED,
+        "reason": str(state["reason"]),
+        "failed": [
+            {"name": str(f["name"]), "reason": str(f["reason"])}
+            for f in state["failed"]
+        ],
+        "version": str(state["version"]),
+        "vdsm": str(state["vdsm"]),
+        "since": str(state["time"]),
+        "stock_uploads": bool(state["stock_uploads"]),
+        "stock_downloads": bool(state["stock_downloads"]),
+        "socket": str(state["socket"]),
+    }
+
+
+def _next_step(plugin: Document) -> str:
+    if plugin["state"] in (ENABLED, ABSENT):
+        return "ovfstore list"
+    if plugin["failed"]:
+        return f"update vdsm-ovfstore, then: {_RESTART}"
+    if plugin["state"] == DISABLED:
+        return f"mend that; /var/log/vdsm/vdsm.log tells more; {_RESTART}"
+    return _RESTART
+
+
+# -- hosts --------------------------------------------------------------------
+
+
+def _sockets(args: Any, plugin: Document) -> list[str]:
+    """Raises errors.UsageError."""
+    host = chosen(args)
+    if host is not None and host.is_named:
+        if "://" in host.address:
+            raise errors.UsageError(
+                reason="status: a host tells this on its own machine only; "
+                "give DOMAIN, or see: ovfstore list --host "
+                f"{host.address}"
+            )
+        return [host.address]
+    if wants_nobody(args):
+        return []
+    known = dict.fromkeys((plugin["socket"], *SOCKETS))
+    return [path for path in known if path and os.path.exists(path)]
 
 
 class _Local(http.client.HTTPConnection):
@@ -75,68 +149,65 @@ class _Local(http.client.HTTPConnection):
 
 def _host(path: str) -> Document:
     """What a host tells of itself over its local socket."""
+    error, status = "", None
     try:
         with contextlib.closing(_Local(path)) as connection:
             connection.request("GET", "/ovf-store/status")
             answer = connection.getresponse()
             status = json.loads(answer.read(_LONGEST))
-            if answer.status != 200:
+            if answer.status != 200 or not isinstance(status, dict):
                 raise ValueError(f"HTTP status {answer.status}")
-        return {"socket": path, "error": "", "status": status}
     except (OSError, ValueError, http.client.HTTPException) as e:
-        reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
-        return {"socket": path, "error": reason, "status": None}
+        error = getattr(e, "strerror", None) or str(e) or type(e).__name__
+        status = None
+    return {"socket": path, "error": error, "status": status}
 
 
-def _next_step(plugin: Optional[Document]) -> str:
-    if plugin is None or plugin["enabled"]:
-        return "ovfstore list DIRECTORY"
-    if plugin["failed"]:
-        return "update vdsm-ovfstore, then: systemctl restart vdsmd"
-    return "see /var/log/vdsm/vdsm.log, then: systemctl restart vdsmd"
+# -- for people ---------------------------------------------------------------
 
 
-def _lines(found: Document, step: str, console: Console) -> Iterator[str]:
-    plugin = found["plugin"]
-    if found["problem"]:
-        yield found["problem"]
-    elif plugin is None:
-        yield "Plugin in vdsmd: none was ever started here"
-    else:
-        state = "enabled" if plugin["enabled"] else "disabled"
-        if not plugin["running"]:
-            state = f"was {state}; vdsmd does not run"
+def _lines(
+    plugin: Document, hosts: list[Document], step: str, console: Console
+) -> Iterator[str]:
+    yield f"Plugin in vdsmd: {_WORDS[plugin['state']]}"
+    if plugin["since"]:
         # A plugin that cannot even be imported knows no versions.
         about = [
             f"vdsm-ovfstore {plugin['version']}" * bool(plugin["version"]),
             f"VDSM {plugin['vdsm']}" * bool(plugin["vdsm"]),
-            f"since {plugin['time']}",
+            f"since {plugin['since']}",
         ]
-        yield f"Plugin in vdsmd: {state} ({', '.join(filter(None, about))})"
-        if plugin["reason"]:
-            yield f"  {plugin['reason']}"
-        for failure in plugin["failed"]:
-            yield f"  {failure['name']} {failure['reason']}"
-    for host in found["hosts"]:
+        yield escaped(f"  {', '.join(filter(None, about))}")
+    if plugin["state"] == ENABLED:
+        yield f"  the engine's uploads: {_served(plugin['stock_uploads'])}"
+        yield f"  the engine's downloads: {_served(plugin['stock_downloads'])}"
+    if plugin["reason"]:
+        yield escaped(f"  {plugin['reason']}")
+    for failure in plugin["failed"]:
+        yield escaped(f"  {failure['name']}: {failure['reason']}")
+    for host in hosts:
         yield ""
-        yield f"Host at {host['socket']}: {host['error'] or 'serves'}"
+        yield escaped(f"Host at {host['socket']}: {host['error'] or 'serves'}")
         if host["status"] is not None:
-            yield from _served(host["status"], console)
+            yield from _host_lines(host["status"], console)
     yield ""
     yield console.next_line(step)
 
 
-def _served(status: Any, console: Console) -> Iterator[str]:
-    with contextlib.suppress(KeyError, TypeError):
-        yield (
-            f"  version {status['version']}, PID {status['pid']}, "
-            f"{len(status['transfers'])} transfers and "
-            f"{len(status['jobs'])} jobs under way"
-        )
-        yield from console.table(
-            "DOMAIN TYPE STATE PROBLEM",
-            [
-                (d["domain"], d["type"].lower(), d["state"], d["problem"])
-                for d in status["domains"]
-            ],
-        )
+def _served(taken: bool) -> str:
+    return "taken into the store" if taken else "left to VDSM"
+
+
+def _host_lines(status: Document, console: Console) -> Iterator[str]:
+    """As much as is there: the host may be of another version."""
+    with contextlib.suppress(KeyError, TypeError, AttributeError):
+        transfers = count(len(status["transfers"]), "transfer")
+        jobs = count(len(status["jobs"]), "job")
+        version, pid = status["version"], status["pid"]
+        yield escaped(f"  version {version}, PID {pid}, {transfers}, {jobs}")
+        rows = [
+            (d["domain"], d["type"].lower(), d["state"], d["problem"] or None)
+            for d in status["domains"]
+        ]
+        if rows:
+            yield from console.table("DOMAIN TYPE STATE PROBLEM", rows)

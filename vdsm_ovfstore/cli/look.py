@@ -27,9 +27,10 @@ from vdsm_ovfstore.cli.text import (
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show the state of a store and of each of its copies. Ends with 3 "
-        "when something is wrong; verify looks closer. Without a domain: "
-        "what of this program runs on this machine; ends with 1 when vdsmd "
-        "runs without the plugin."
+        "when something is wrong; verify looks closer. Without DOMAIN: what "
+        "of this program runs on this machine, the plugin in vdsmd and the "
+        "daemon; ends with 1 when vdsmd runs without a plugin that is "
+        "installed, or a host does not answer."
     )
     domain_argument(parser, needed=False)
 
@@ -38,7 +39,7 @@ def run_status(args: Any, console: Console) -> int:
     if args.domain is None:
         from vdsm_ovfstore.cli import here
 
-        return here.run(console)
+        return here.run(args, console)
     with open_store(args, console) as store:
         found = store.info()
     step = _next_step(found["verdict"])

@@ -86,16 +86,21 @@ class Parser(argparse.ArgumentParser):
         asked = f"{program} {self.verb}" if self.verb else program
         raise errors.UsageError(reason=f"{verb}{message}; see: {asked} --help")
 
+    def complete(self) -> None:
+        """Let the module of a verb say which arguments it takes."""
+        if not self.module:
+            return
+        module = importlib.import_module(self.module)
+        self.module = ""
+        add_global_options(self, argparse.SUPPRESS)
+        getattr(module, f"{self.verb}_arguments")(self)
+        self.set_defaults(run=getattr(module, f"run_{self.verb}"))
+
     def parse_known_args(  # type: ignore[no-untyped-def]
         self, args=None, namespace=None
     ):
-        if self.module:
-            # argparse comes here for the verb that was called, only.
-            module = importlib.import_module(self.module)
-            self.module = ""
-            add_global_options(self, argparse.SUPPRESS)
-            getattr(module, f"{self.verb}_arguments")(self)
-            self.set_defaults(run=getattr(module, f"run_{self.verb}"))
+        # argparse comes here for the verb that was called, only.
+        self.complete()
         found, unknown = super().parse_known_args(args, namespace)
         if hasattr(found, "vms"):
             # argparse fills a list of any length before the first option,

@@ -41,11 +41,11 @@ def chosen(args: Any) -> Optional[Host]:
         raise errors.UsageError(
             reason=f"{args.verb}: give either --host or --direct"
         )
-    if args.direct:
+    if wants_nobody(args):
         return None
     named = args.host or os.environ.get(_VARIABLE)
     if named:
-        return None if named == _NOBODY else Host(named, True)
+        return Host(named, True)
     # How the storage is read is said for this process.
     if args.allow_buffered_io:
         return None
@@ -53,3 +53,9 @@ def chosen(args: Any) -> Optional[Host]:
         if os.path.exists(socket):
             return Host(socket, False)
     return None
+
+
+def wants_nobody(args: Any) -> bool:
+    """Somebody wants to go through no host."""
+    named = args.host or os.environ.get(_VARIABLE)
+    return bool(args.direct or named == _NOBODY)

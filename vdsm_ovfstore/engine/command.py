@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns the exit status."""
     try:
-        args = _parse(argv)
+        args: Any = make_parser().parse_args(argv)
         loaded = config.load(args.conf_dirs)
         if args.show_config:
             print(json.dumps(loaded.document(), indent=2))
@@ -68,7 +68,7 @@ def _failed(e: errors.Error) -> int:
     return e.exit_status
 
 
-def _parse(argv: Optional[Sequence[str]]) -> Any:
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ovfstore-updater", description=_DESCRIPTION, allow_abbrev=False
     )
@@ -124,7 +124,7 @@ def _parse(argv: Optional[Sequence[str]]) -> Any:
         )
     words = "take over a store that somebody else has written, once"
     _domain_verb(verbs, "accept", words).set_defaults(function=_accept)
-    return parser.parse_args(argv)
+    return parser
 
 
 def _add_run(verbs: Any) -> None:

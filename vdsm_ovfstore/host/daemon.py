@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the daemon until it is told to stop; returns the exit status."""
     try:
-        args = _parse(argv)
+        args: Any = make_parser().parse_args(argv)
         loaded = drop_ins.load(args.conf_dirs)
         if args.show_config:
             print(json.dumps(loaded.document(), indent=2))
@@ -64,7 +64,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return _failed(errors.Unexpected(kind=kind, reason=reason))
 
 
-def _parse(argv: Optional[Sequence[str]]) -> Any:
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ovfstored", description=_DESCRIPTION, allow_abbrev=False
     )
@@ -84,7 +84,7 @@ def _parse(argv: Optional[Sequence[str]]) -> Any:
         help="print the configuration and where each value comes from, as "
         "JSON; ends with 2 if something in it is wrong",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def _failed(e: errors.Error) -> int:
