@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from tests.host.harness import wait_until
+from tests.held import held, wait_until_released
 from tests.host.standin import StandIn
 from vdsm_ovfstore.host.app import App
 from vdsm_ovfstore.host.limits import Limits
@@ -147,7 +145,7 @@ def serving(
     path: Optional[str] = None,
 ) -> Iterator[Served]:
     """A server; afterwards nothing of it is left, or the test fails."""
-    before = left_behind()
+    before = held()
     service = StandIn()
     address = path if path is not None else ("127.0.0.1", 0)
     server = Server(App(service), address, tls, limits)
@@ -160,12 +158,7 @@ def serving(
         server.stop(PATIENCE)
     assert server.connections == 0
     assert service.transfers.open == 0
-    wait_until(lambda: left_behind() == before)
-
-
-def left_behind() -> tuple[int, int]:
-    """How many threads and descriptors this process has."""
-    return threading.active_count(), len(os.listdir("/proc/self/fd"))
+    wait_until_released(before)
 
 
 def post(body: bytes, *headers: bytes) -> bytes:

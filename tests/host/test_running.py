@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.harness import wait_until
-from tests.host.peers import left_behind
+from tests.held import held, wait_until_released
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.host import drop_ins
 from vdsm_ovfstore.host.config import Config
@@ -33,22 +32,22 @@ def config(tmp_path: Path, port: int, group: str = "") -> Config:
 
 
 def test_port_in_use(tmp_path: Path) -> None:
-    before = left_behind()
+    before = held()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(errors.AddressUnavailable, match=f":{port}: "):
             Running(config(tmp_path, port))
     assert not os.path.lexists(tmp_path / "socket")
-    wait_until(lambda: left_behind() == before)
+    wait_until_released(before)
 
 
 def test_no_group(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    before = left_behind()
+    before = held()
     with pytest.raises(errors.ConfigInvalid, match="no group 'nobody-here'"):
         Running(config(tmp_path, port, "nobody-here"))
-    wait_until(lambda: left_behind() == before)
+    wait_until_released(before)
     # The port is free again.
     socket.create_server(("127.0.0.1", port)).close()
     assert not os.path.lexists(tmp_path / "socket")

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from tests.host.certs import certificates
+from tests.held import held, wait_until_released
 from tests.host.harness import wait_until
-from tests.host.peers import PING, Raw, left_behind, post, serving
+from tests.host.peers import PING, Raw, post, serving
 from tests.host.standin import StandIn
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.host import server as server_module
@@ -206,11 +207,11 @@ def test_stop_waits_not_for_ever(
 
 
 def test_stop_before_start_and_twice() -> None:
-    before = left_behind()
+    before = held()
     unused = server(("127.0.0.1", 0))
     unused.stop()
     unused.stop()
-    assert left_behind() == before
+    wait_until_released(before)
 
 
 # -- addresses ----------------------------------------------------------------
@@ -231,10 +232,10 @@ def test_plain_on_loopback(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_plain_elsewhere_is_refused(host: str) -> None:
-    before = left_behind()
+    before = held()
     with pytest.raises(errors.ConfigInvalid, match="loopback"):
         server((host, 0))
-    assert left_behind() == before
+    wait_until_released(before)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -308,11 +309,11 @@ def test_socket_of_the_dead_is_replaced(tmp_path: Path) -> None:
 def test_socket_of_the_living_is_not(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with serving(path=path) as served:
-        before = left_behind()
+        before = held()
         with pytest.raises(errors.AddressUnavailable, match="another process"):
             server(path)
         # It looked whether somebody answers.
-        wait_until(lambda: left_behind() == before)
+        wait_until_released(before)
         assert served.raw().ask(PING).status == 200
 
 

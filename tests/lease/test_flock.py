@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.held import held
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.lease import FLOCK, lock_for
 from vdsm_ovfstore.lease.flock import FlockLock
@@ -219,11 +220,11 @@ def test_removed_while_waiting(tmp_path: Path) -> None:
 def test_failed_acquire_leaks_no_fd(tmp_path: Path) -> None:
     one, two = (FlockLock("domain", str(tmp_path)) for _ in range(2))
     one.acquire(time.monotonic())
-    before = os.listdir("/proc/self/fd")
+    before = held()
     for _ in range(3):
         with pytest.raises(errors.LeaseBusy):
             two.acquire(time.monotonic())
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert held() - before == set()
     one.release()
 
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.held import held
 from tests.store import builders
 from tests.store.builders import MIB
 from vdsm_ovfstore import errors
@@ -244,10 +245,6 @@ def test_spool_that_was_cut_is_noticed() -> None:
 # -- what is refused, and what is left
 
 
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize(
     "tar, error",
     [
@@ -260,20 +257,20 @@ def open_fds() -> int:
     ids=["empty", "no end marker", "cut", "gzip", "trailing data"],
 )
 def test_refused(tar: bytes, error: type[errors.Error]) -> None:
-    before = open_fds()
+    before = held()
     with pytest.raises(error):
         whole(tar)
-    assert open_fds() == before
+    assert held() - before == set()
 
 
 def test_limit() -> None:
-    before = open_fds()
+    before = held()
     assert whole(SMALL, limit=len(SMALL))["length"] == len(SMALL)
     with pytest.raises(errors.ArchiveTooLarge) as caught:
         whole_in(SMALL, 4096, limit=len(SMALL) - 1, way_out="extend it")
     assert caught.value.fields()["limit"] == len(SMALL) - 1
     assert caught.value.next_step == "extend it"
-    assert open_fds() == before
+    assert held() - before == set()
 
 
 def test_limit_stops_an_endless_stream() -> None:
