@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.host.certs import certificates
 from tests.held import held, wait_until_released
+from tests.host.certs import certificates
 from tests.host.harness import wait_until
 from tests.host.peers import PING, Raw, post, serving
 from tests.host.standin import StandIn

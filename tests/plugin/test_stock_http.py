@@ -19,6 +19,10 @@ from tests.plugin.bed import POOL, Bed, wait_for
 from tests.store import builders
 from tests.store.builders import archive, archives, head
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.api.stock import StockUpload
+from vdsm_ovfstore.host.limits import Limits
+from vdsm_ovfstore.plugin import answers
+from vdsm_ovfstore.plugin.config import Config
 
 
 def code(answer: Any) -> int:
@@ -137,6 +141,162 @@ def test_cut_off(bed: Bed, sent: int) -> None:
     assert archives(bed.domain) == {}
 
 
+def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+    monkeypatch.setattr(
+        Config, "server_limits", lambda self: Limits(**limits)
+    )
+
+
+def begin_to_put(bed: Bed, length: int) -> socket.socket:
+    """A connection on which the body is to come."""
+    lines = ["PUT / HTTP/1.1", f"Content-Length: {length}"]
+    lines += [f"{k}: {v}" for k, v in bed.headers(bed.volumes[0]).items()]
+    sock = socket.create_connection(("127.0.0.1", bed.port), 30)
+    sock.sendall("\r\n".join([*lines, "", ""]).encode())
+    return sock
+
+
+def rest(sock: socket.socket) -> bytes:
+    answer = b""
+    while data := sock.recv(4096):
+        answer += data
+    return answer
+
+
+def test_silence_in_mid_upload(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, idle=0.2)
+    with begin_to_put(bed, 100_000) as sock:
+        sock.sendall(bytes(1000))
+        answer = rest(sock)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"nothing came or went for too long" in answer
+    assert bed.hsm.taskMng.tasks == {}
+
+
+def test_a_body_that_drips(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the whole would take for ever."""
+    limited(monkeypatch, body_time=0.5, body_rate=10**9)
+    with begin_to_put(bed, 100_000) as sock:
+        over = threading.Event()
+
+        def drip() -> None:
+            while not over.wait(0.02):
+                try:
+                    sock.send(b"x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            answer = sock.recv(4096)
+        finally:
+            over.set()
+            thread.join()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert bed.hsm.taskMng.tasks == {}
+
+
+def test_a_peer_that_takes_nothing(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task of a download does not last as long as its peer likes."""
+    tar = archive(bed.domain, ["web"])
+    assert bed.put(bed.volumes[0], tar).status == 200
+    (before,) = bed.hsm.taskMng.tasks
+    limited(monkeypatch, idle=0.2)
+    # Much more than a socket holds: zeros, at the end.
+    lines = ["GET / HTTP/1.1", "Range: bytes=0-49999999"]
+    lines += [f"{k}: {v}" for k, v in bed.headers(bed.volumes[0]).items()]
+    with socket.create_connection(("127.0.0.1", bed.port), 30) as sock:
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert sock.recv(12) == b"HTTP/1.1 206"
+        # It failed, and was cleared.
+        wait_for(lambda: set(bed.hsm.taskMng.tasks) == {before})
+
+
+def test_signs_of_life(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come while the work goes on, and no client takes them for more."""
+    tar = archive(bed.domain, ["web"])
+    commit = StockUpload.commit
+    seen = threading.Event()
+
+    def slow(self: StockUpload, timeout: float) -> Any:
+        assert seen.wait(30)
+        return commit(self, timeout)
+
+    monkeypatch.setattr(StockUpload, "commit", slow)
+    monkeypatch.setattr(answers, "_SIGN_OF_LIFE", 0.05)
+    sign = b"HTTP/1.1 100 Continue\r\n\r\n"
+    with begin_to_put(bed, len(tar)) as sock:
+        sock.sendall(tar)
+        with sock.makefile("rb") as file:
+            assert file.read(3 * len(sign)) == 3 * sign
+            seen.set()
+            last = file.read()
+    while last.startswith(sign):
+        last = last[len(sign) :]
+    assert last.startswith(b"HTTP/1.1 200 OK\r\n")
+    # Python's own client is one of those that take a 102 for the answer.
+    seen.clear()
+    threading.Timer(0.5, seen.set).start()
+    assert bed.put(bed.volumes[1], tar).status == 200
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+def test_vdsm_forgets_the_task(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """As it does with all of them when its role as SPM ends."""
+    tar = archive(bed.domain, ["web"])
+    commit = StockUpload.commit
+
+    def forgotten(self: StockUpload, timeout: float) -> Any:
+        # It began before it was forgotten, and we have it by then.
+        wait_for(lambda: begun)
+        bed.hsm.taskMng.tasks.clear()
+        if fails:
+            raise errors.Aborted(what="upload")
+        return commit(self, timeout)
+
+    begun: list[Any] = []
+    begin = bed.plugin.vdsm.begun
+
+    def begin_and_tell(task: str) -> Any:
+        begun.append(begin(task))
+        return begun[0]
+
+    monkeypatch.setattr(StockUpload, "commit", forgotten)
+    monkeypatch.setattr(bed.plugin.vdsm, "begun", begin_and_tell)
+    answer = bed.put(bed.volumes[0], tar)
+    if fails:
+        assert (answer.status, code(answer)) == (500, errors.Aborted.code)
+    else:
+        assert (answer.status, archives(bed.domain)) == (200, {1: tar})
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_vdsm_knows_no_such_task(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """It forgot it at once."""
+    tar = archive(bed.domain, ["web"])
+    assert bed.put(bed.volumes[0], tar).status == 200
+
+    def unknown(task: str) -> Any:
+        raise KeyError(task)
+
+    monkeypatch.setattr(bed.hsm.taskMng, "_getTask", unknown)
+    if method == "PUT":
+        answer = bed.put(bed.volumes[0], archive(bed.domain, ["db"]))
+    else:
+        answer = bed.get(bed.volumes[0], len(tar))
+    assert answer.status == 500
+    assert code(answer) == errors.VdsmRefused.code
+
+
 def test_recovering(bed: Bed) -> None:
     bed.cif.recovering = True
     tar = archive(bed.domain, ["web"])
@@ -155,8 +315,6 @@ def test_the_task_is_stopped(
 ) -> None:
     """Task.stop ends the worker; the engine hears of it."""
     tar = archive(bed.domain, ["web"])
-    from vdsm_ovfstore.api.stock import StockUpload
-
     commit = StockUpload.commit
 
     def stopped_first(self: StockUpload, timeout: float) -> Any:

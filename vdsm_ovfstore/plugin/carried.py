@@ -65,17 +65,29 @@ class Incoming:
 
 
 class Outgoing:
-    """A download, in the place of the file that VDSM would write to."""
+    """
+    A download, in the place of the file that VDSM would write to.
 
-    def __init__(self, download: StockDownload, file: Any) -> None:
+    send takes a piece, and raises errors of its own when the peer is gone.
+    """
+
+    def __init__(
+        self, download: StockDownload, send: Callable[[bytes], None]
+    ) -> None:
         self._download = download
-        self._file = file
+        self._send = send
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Send nothing, should it not have begun."""
+        self._cancelled = True
 
     def copy(self) -> None:
-        """Send it. Raises OSError when the peer is gone."""
+        """Send it."""
+        if self._cancelled:
+            return
         for data in self._download.chunks():
-            self._file.write(data)
-        self._file.flush()
+            self._send(data)
 
 
 def wrap(undo: Callable[..., Any], replace: Callable[..., None]) -> None:

@@ -202,19 +202,22 @@ class Vdsm:
         self._finish(_accepted(answer)["uuid"], check)
         return volume
 
-    def task_has_ended(self, task: str, timeout: float = 0) -> bool:
-        """Whether it has ended by now, or within so many seconds."""
-        return bool(self._hsm.taskMng._getTask(task).wait(timeout))
+    def begun(self, task: str) -> Begun:
+        """
+        A task that VDSM has just made for us.
 
-    def task_failure(self, task: str) -> Optional[dict[str, Any]]:
-        """VDSM's answer about a task that failed; None if it did not."""
-        found = self._hsm.taskMng.getTaskStatus(taskID=task)
-        if found["taskResult"] == "success":
-            return None
-        known = {"code": found["code"] or 100, "message": found["message"]}
-        return {"status": known}
+        Raises errors.VdsmRefused: it knows of none.
+        """
+        try:
+            found = self._hsm.taskMng._getTask(task)
+        except Exception as e:
+            # Its role as SPM ended in this instant.
+            raise errors.VdsmRefused(
+                what=f"tell of task {task}", reason=str(e) or type(e).__name__
+            ) from None
+        return Begun(found, self._clear)
 
-    def clear_task(self, task: str) -> None:
+    def _clear(self, task: str) -> None:
         """Forget a task that has ended."""
         time.sleep(_SETTLE)
         self._irs.clearTask(task)
@@ -230,7 +233,7 @@ class Vdsm:
                 self._wait(task, lambda: None)
             raise
         finally:
-            self.clear_task(task)
+            self._clear(task)
         if status["taskResult"] != "success":
             raise _refused(status["code"], status["message"])
 
@@ -241,6 +244,39 @@ class Vdsm:
                 return status
             check()
             time.sleep(_LOOK)
+
+
+class Begun:
+    """
+    A task of VDSM that was begun for us.
+
+    The task itself, and not its name: VDSM forgets those of an SPM when that
+    role ends, while they still run.
+
+    Arguments:
+        clear: makes VDSM forget the one of this id.
+    """
+
+    def __init__(self, task: Any, clear: Callable[[str], None]) -> None:
+        self._task = task
+        self._clear = clear
+        self.id = str(task.id)
+
+    def has_ended(self, timeout: float = 0) -> bool:
+        """Whether it has ended by now, or within so many seconds."""
+        return bool(self._task.wait(timeout))
+
+    def failure(self) -> Optional[dict[str, Any]]:
+        """VDSM's answer about one that failed; None if it did not."""
+        found = self._task.deprecated_getStatus()
+        if found["taskResult"] == "success":
+            return None
+        known = {"code": found["code"] or 100, "message": found["message"]}
+        return {"status": known}
+
+    def clear(self) -> None:
+        """Let VDSM forget it, once it has ended."""
+        self._clear(self.id)
 
 
 def _accepted(answer: Any) -> Any:

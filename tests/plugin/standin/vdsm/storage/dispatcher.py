@@ -15,4 +15,4 @@ class Dispatcher:
         self._obj.taskMng._getTask(task).stop()
 
     def clearTask(self, task):
-        self._obj.taskMng.tasks.pop(task)
+        self._obj.taskMng.tasks.pop(task, None)

@@ -29,6 +29,15 @@ class Task:
     def wait(self, timeout=None):
         return self._done.wait(timeout)
 
+    def deprecated_getStatus(self):
+        code, message = self.error or (0, "")
+        return {
+            "taskState": "finished" if self.wait(0) else "running",
+            "taskResult": "cleanSuccess" if self.error else "success",
+            "code": code,
+            "message": message,
+        }
+
     @contextlib.contextmanager
     def abort_callback(self, callback):
         self._callbacks.append(callback)

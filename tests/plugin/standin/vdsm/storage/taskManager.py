@@ -16,11 +16,4 @@ class TaskManager:
         return self.tasks[taskID]
 
     def getTaskStatus(self, taskID):
-        task = self.tasks[taskID]
-        code, message = task.error or (0, "")
-        return {
-            "taskState": "finished" if task.wait(0) else "running",
-            "taskResult": "cleanSuccess" if task.error else "success",
-            "code": code,
-            "message": message,
-        }
+        return self.tasks[taskID].deprecated_getStatus()
