@@ -5,24 +5,31 @@
 The verbs in the words of VDSM's schema (lib/vdsm/api/vdsm-api.yml).
 
 Made from schema/verbs.json. VDSM's words are fewer: what may be one of several
-types, or nothing, is left unchecked there ("no-default"). It does not matter:
-every call and result is checked by our own definition, and VDSM's schema is
-not enforced unless [devel] api_strict_mode is set.
+types is anything there. It does not matter: every call and result is checked
+by our own definition, and VDSM's schema is not enforced unless [devel]
+api_strict_mode is set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
 from vdsm_ovfstore.api.schema import Definition, Schema, Verb
 
 NAMESPACE = "OvfStore"
 _ADDED = "4.50"
 
-# VDSM takes a property that has this default for one that may be missing,
-# and looks at no value of it.
-_UNCHECKED = "no-default"
+# VDSM takes what has this default for what may be missing.
+_OPTIONAL = "no-default"
+
+
+class Anything(dict[str, str]):
+    """The values of an enum that has them all; VDSM asks "in", no more."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
 
 _PRIMITIVE = {
     "string": "string",
@@ -67,37 +74,43 @@ def _method(verb: Verb) -> dict[str, Any]:
 def _properties(schema: Schema, prefix: str) -> Iterator[dict[str, Any]]:
     required = schema.get("required", ())
     for name, below in schema.get("properties", {}).items():
-        kind = _type(below, f"{prefix}{name[0].upper()}{name[1:]}")
         one: dict[str, Any] = {
             "name": name,
             "description": below.get("description", name),
-            "type": kind or "string",
+            "type": _type(below, f"{prefix}{name[0].upper()}{name[1:]}"),
         }
-        if kind is None or name not in required:
-            one["defaultvalue"] = _UNCHECKED
+        if name not in required or _may_be_null(below):
+            one["defaultvalue"] = _OPTIONAL
         yield one
 
 
-def _type(schema: Schema, name: str) -> Optional[Any]:
-    """None for what VDSM has no words for."""
-    if "enum" in schema:
-        return {
-            "name": name,
-            "type": "enum",
-            "description": schema.get("description", name),
-            "values": {value: value for value in schema["enum"]},
-        }
+def _may_be_null(schema: Schema) -> bool:
+    """VDSM takes null for missing."""
+    return "null" in schema.get("type", ()) or None in schema.get("enum", ())
+
+
+def _type(schema: Schema, name: str) -> Any:
     kind = schema.get("type")
+    if "enum" in schema:
+        return _enum(schema, name, {value: value for value in schema["enum"]})
     if kind == "array":
-        item = _type(schema["items"], name + "Item")
-        return None if item is None else [item]
-    if kind == "object":
-        if "properties" not in schema:
-            return None
+        return [_type(schema["items"], name + "Item")]
+    if kind == "object" and "properties" in schema:
         return {
             "name": name,
             "type": "object",
             "description": schema.get("description", name),
             "properties": list(_properties(schema, name)),
         }
-    return _PRIMITIVE.get(kind) if isinstance(kind, str) else None
+    if isinstance(kind, str) and kind in _PRIMITIVE:
+        return _PRIMITIVE[kind]
+    return _enum(schema, name, Anything())
+
+
+def _enum(schema: Schema, name: str, values: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": "enum",
+        "description": schema.get("description", name),
+        "values": values,
+    }
