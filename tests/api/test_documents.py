@@ -23,7 +23,7 @@ from tests.cli.harness import (
     tar,
 )
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api import documents, verdict
+from vdsm_ovfstore.api import comparison, documents, verdict
 from vdsm_ovfstore.api.faults import error_document
 from vdsm_ovfstore.api.opened import open_store
 from vdsm_ovfstore.api.schema import Definition
@@ -69,6 +69,7 @@ def one_vm(reader: Reader) -> dict[str, Any]:
         pytest.param("getHistory", "result", documents.history, id="history"),
         pytest.param("listVms", "result", documents.vms, id="vms"),
         pytest.param("getVm", "result", one_vm, id="vm"),
+        pytest.param("diff", "result", comparison.diff_page, id="diff"),
         pytest.param("verify", "job_result", documents.check, id="check"),
     ],
 )

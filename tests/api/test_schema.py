@@ -73,7 +73,7 @@ def nested(depth: int) -> Any:
 def test_the_verbs_are_those_of_the_interface() -> None:
     assert set(VERBS) == set(
         "ping list getInfo create upload download getTransfer getJobs abort "
-        "listVms getVm getHistory verify repair".split()
+        "listVms getVm getHistory diff verify repair".split()
     )
     jobs = {name for name, verb in DEFINITION.verbs.items() if verb.job}
     assert jobs == {"create", "verify", "repair"}

@@ -113,6 +113,7 @@ METHODS = {
     "listVms": ["list_vms"],
     "getVm": ["get_vm"],
     "getHistory": ["get_history"],
+    "diff": ["diff"],
     "verify": ["verify"],
     "repair": ["repair"],
 }
@@ -182,6 +183,8 @@ def test_parameters_are_those_of_the_definition(verb: str) -> None:
         pytest.param(documents.History, "getHistory", id="history"),
         pytest.param(documents.Vms, "listVms", id="vms"),
         pytest.param(documents.Vm, "getVm", id="vm"),
+        pytest.param(documents.Diff, "diff", id="diff"),
+        pytest.param(documents.Change, "change", id="change"),
         pytest.param(documents.Transfer, "getTransfer", id="transfer"),
         pytest.param(documents.Aborted, "abort", id="abort"),
     ],
@@ -744,6 +747,29 @@ def test_all_vms_stays_with_the_first_generation() -> None:
     assert found["first"] == 0
     asked = [p.get("generation") for p in peer.params]
     assert asked == [None, "7:ab", "7:ab"]
+
+
+def test_whole_diff_stays_with_two_generations() -> None:
+    def page(params: dict[str, Any]) -> dict[str, Any]:
+        first = params["first"]
+        return {
+            "old": {"number": 6, "sha256": "aa"},
+            "new": {"number": 7, "sha256": "bb"},
+            "removed": 1,
+            "added": 2,
+            "changed": 2,
+            "changes": [
+                {"name": f"vm{n}"} for n in range(first, min(first + 2, 5))
+            ],
+        }
+
+    with running() as peer, Client(peer.url) as host:
+        peer.verbs["diff"] = page
+        found = host.whole_diff(DOMAIN)
+    names = [e["name"] for e in found["changes"]]
+    assert names == ["vm0", "vm1", "vm2", "vm3", "vm4"]
+    asked = [(p.get("old"), p.get("new")) for p in peer.params]
+    assert asked == [(None, None), ("6:aa", "7:bb"), ("6:aa", "7:bb")]
 
 
 # -- what it costs ------------------------------------------------------------

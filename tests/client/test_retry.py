@@ -27,6 +27,7 @@ READ: dict[str, Call] = {
     "getVm": lambda c: c.get_vm(DOMAIN, "id"),
     "getHistory": lambda c: c.get_history(DOMAIN),
     "listVms": lambda c: c.list_vms(DOMAIN),
+    "diff": lambda c: c.diff(DOMAIN),
 }
 WRITE: dict[str, Call] = {
     "create": lambda c: c.create(DOMAIN),

@@ -12,13 +12,16 @@ from typing import Any, Optional
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.documents import entity_fields, generation_fields
-from vdsm_ovfstore.format.segment import IndexEntry
-from vdsm_ovfstore.store.compare import Change, Difference, compare
+from vdsm_ovfstore.store.compare import Change, compare
 from vdsm_ovfstore.store.disks import compare_disks
 from vdsm_ovfstore.store.entities import entities
 from vdsm_ovfstore.store.reader import Generation, Reader
 
 Document = dict[str, Any]
+
+
+# The lists of a difference, in the order in which they are told.
+CHANGES = ("removed", "added", "changed")
 
 
 def diff(
@@ -36,12 +39,54 @@ def diff(
     """
     second = reader.find(new)
     first = reader.find(old) if old else before(reader.generations(), second)
-    return document(
-        {"domain": reader.domain.id, "path": reader.domain.path},
-        generation_fields(first),
-        generation_fields(second),
-        compare(entities(reader.open(first)), entities(reader.open(second))),
+    found = compare(
+        entities(reader.open(first)), entities(reader.open(second))
     )
+    return {
+        "domain": reader.domain.id,
+        "path": reader.domain.path,
+        "old": generation_fields(first),
+        "new": generation_fields(second),
+        "added": [entity_fields(e) for e in found.added],
+        "removed": [entity_fields(e) for e in found.removed],
+        "changed": [_change(change) for change in found.changed],
+        "same": found.same,
+    }
+
+
+def diff_page(
+    reader: Reader,
+    old: Optional[str] = None,
+    new: Optional[str] = None,
+    first: int = 0,
+    count: Optional[int] = None,
+) -> Document:
+    """What the verb diff answers: as diff(), with a page of the changes."""
+    found = diff(reader, old, new)
+    changes = [
+        {**_NOTHING_OLD, **one, "change": change}
+        for change in CHANGES
+        for one in found[change]
+    ]
+    last = None if count is None else first + count
+    return {
+        **found,
+        **{change: len(found[change]) for change in CHANGES},
+        "changes": changes[first:last],
+        "first": first,
+    }
+
+
+def from_changes(page: Document, changes: list[Document]) -> Document:
+    """What diff() says, from a page and the changes of all of them."""
+    found: Document = {change: [] for change in CHANGES}
+    for one in changes:
+        kept = {k: v for k, v in one.items() if k != "change"}
+        if one["change"] != "changed":
+            kept = {k: v for k, v in kept.items() if k not in _NOTHING_OLD}
+        found[one["change"]].append(kept)
+    rest = {k: v for k, v in page.items() if k not in ("changes", "first")}
+    return {**rest, **found}
 
 
 def diff_disks(reader: Reader, generation: Optional[str] = None) -> Document:
@@ -79,21 +124,6 @@ def before(generations: list[Generation], one: Generation) -> Generation:
     raise errors.GenerationNotFound(generation=f"before {one.number}")
 
 
-def document(
-    where: Document, old: Document, new: Document, found: Difference
-) -> Document:
-    """old and new are fields of generations."""
-    return {
-        **where,
-        "old": old,
-        "new": new,
-        "added": [entity_fields(e) for e in found.added],
-        "removed": [entity_fields(e) for e in found.removed],
-        "changed": [_change(change) for change in found.changed],
-        "same": found.same,
-    }
-
-
 def _change(change: Change) -> Document:
     return {
         **entity_fields(change.new),
@@ -105,14 +135,11 @@ def _change(change: Change) -> Document:
     }
 
 
-def entry_of(entity: Document) -> IndexEntry:
-    """An entity of a document, to be compared; its place is not known."""
-    return IndexEntry(
-        f"{entity['id']}.ovf",
-        entity["kind"],
-        entity["name"],
-        0,
-        entity["length"],
-        entity["sha256"],
-        tuple(entity["disks"]),
-    )
+# What only one that changed has more.
+_NOTHING_OLD: Document = {
+    "old_name": None,
+    "old_length": None,
+    "old_sha256": None,
+    "disks_added": [],
+    "disks_removed": [],
+}

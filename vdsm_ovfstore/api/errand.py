@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api import documents, stock_errand
+from vdsm_ovfstore.api import comparison, documents, stock_errand
 from vdsm_ovfstore.api.faults import error_document
 from vdsm_ovfstore.api.opened import open_store
 from vdsm_ovfstore.storage.filedomain import FileDomain, find_domains
@@ -57,6 +57,11 @@ def _vms(reader: Reader, request: Request) -> Answer:
 
 def _vm(reader: Reader, request: Request) -> Answer:
     return documents.vm(reader, request["wanted"], request["generation"])
+
+
+def _diff(reader: Reader, request: Request) -> Answer:
+    asked = ("old", "new", "first", "count")
+    return comparison.diff_page(reader, *(request[name] for name in asked))
 
 
 def _check(reader: Reader, request: Request) -> Answer:
@@ -205,6 +210,7 @@ _VERBS: dict[str, Callable[[Reader, Request], Answer]] = {
     "history": _history,
     "vms": _vms,
     "vm": _vm,
+    "diff": _diff,
     "check": _check,
     "locate": _locate,
     "fetch": _fetch,
@@ -214,7 +220,7 @@ _VERBS: dict[str, Callable[[Reader, Request], Answer]] = {
 }
 
 # What is not found by the shortcut (store/shortcut.py) is nothing to these.
-_GENERATIONS_ONLY = ("history", "vms", "vm", "locate", "fetch")
+_GENERATIONS_ONLY = ("history", "vms", "vm", "diff", "locate", "fetch")
 
 
 def _run(request: Request, watcher: child.Watcher) -> Answer:

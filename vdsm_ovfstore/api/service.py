@@ -98,6 +98,7 @@ class Service:
             "listVms": self._list_vms,
             "getVm": self._get_vm,
             "getHistory": self._get_history,
+            "diff": self._diff,
             "verify": self._verify,
             "repair": self._repair,
         }
@@ -238,6 +239,16 @@ class Service:
             params,
             generation=_generation(params),
             wanted=_wanted(params),
+        )
+
+    def _diff(self, params: Params) -> Result:
+        return self._read(
+            "diff",
+            params,
+            old=_generation(params, "old"),
+            new=_generation(params, "new"),
+            first=params["first"],
+            count=params["count"],
         )
 
     # -- jobs -----------------------------------------------------------------
@@ -417,8 +428,8 @@ class Transfers:
         return download
 
 
-def _generation(params: Params) -> Optional[str]:
-    generation = params.get("generation")
+def _generation(params: Params, name: str = "generation") -> Optional[str]:
+    generation = params.get(name)
     return None if generation is None else str(generation)
 
 

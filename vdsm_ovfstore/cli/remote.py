@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Optional, cast
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.store import Document
-from vdsm_ovfstore.cli.text import generation_key
 from vdsm_ovfstore.client import Client
 from vdsm_ovfstore.format.ids import is_uuid
 
@@ -120,27 +119,11 @@ class Remote:
         return document, iter(download)
 
     def diff(self, old: Optional[str], new: Optional[str]) -> Document:
-        """Compared here: what is listed of each has all that it takes."""
         from vdsm_ovfstore.api import comparison
-        from vdsm_ovfstore.store.compare import compare
 
-        second = self.vms(new)
-        first = self.vms(old or self._before(second["generation"]))
-        return comparison.document(
-            {"domain": self._id, "path": self._path},
-            first["generation"],
-            second["generation"],
-            compare(
-                map(comparison.entry_of, first["entities"]),
-                map(comparison.entry_of, second["entities"]),
-            ),
-        )
-
-    def _before(self, one: Document) -> str:
-        for generation in self.history()["generations"]:  # newest first
-            if generation["number"] < one["number"]:
-                return generation_key(generation)
-        raise errors.GenerationNotFound(generation=f"before {one['number']}")
+        page = self._client.whole_diff(self._id, old, new)
+        changes = cast("list[Document]", page["changes"])
+        return comparison.from_changes(cast(Document, page), changes)
 
     def verify(self, quick: bool) -> Document:
         return self._wait(self._client.verify(self._id, quick))

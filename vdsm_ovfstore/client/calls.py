@@ -39,6 +39,7 @@ READING = frozenset(
         "getJobs",
         "getVm",
         "getHistory",
+        "diff",
         "listVms",
     )
 )

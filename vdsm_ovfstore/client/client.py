@@ -116,18 +116,44 @@ class Client(Verbs):
     ) -> documents.Vms:
         """As list_vms, but all of them; newest generation if None."""
         page = self.list_vms(domain, generation, pool=pool)
-        found = self._items(page, "entities")
-        # What is written meanwhile is another generation.
-        seen = page["generation"]
-        generation = f"{seen['number']}:{seen['sha256']}"
-        while len(found) < page["total"]:
-            page = self.list_vms(domain, generation, len(found), pool=pool)
-            more = self._items(page, "entities")
+        seen = _name(page["generation"])
+        self._all(
+            page,
+            "entities",
+            page["total"],
+            lambda first: self.list_vms(domain, seen, first, pool=pool),
+        )
+        return page
+
+    def whole_diff(
+        self,
+        domain: str,
+        old: Optional[Generation] = None,
+        new: Optional[Generation] = None,
+        pool: Optional[str] = None,
+    ) -> documents.Diff:
+        """As diff, with all changes."""
+        page = self.diff(domain, old, new, pool=pool)
+        seen = _name(page["old"]), _name(page["new"])
+        self._all(
+            page,
+            "changes",
+            page["removed"] + page["added"] + page["changed"],
+            lambda first: self.diff(domain, *seen, first, pool=pool),
+        )
+        return page
+
+    def _all(
+        self, page: Any, name: str, total: int, ask: Callable[[int], Any]
+    ) -> None:
+        """Complete a page with those that follow."""
+        found = self._items(page, name)
+        while len(found) < total:
+            more = self._items(ask(len(found)), name)
             if not more:
                 break
             found += more
-        page["entities"], page["first"] = found, 0
-        return page
+        page[name], page["first"] = found, 0
 
     def wait_job(
         self,
@@ -298,3 +324,8 @@ class Client(Verbs):
         if not isinstance(result, dict):
             raise failure.bad_answer(self.address, "a job without a result")
         return result
+
+
+def _name(generation: documents.Generation) -> str:
+    """So that what is written meanwhile is another one."""
+    return f"{generation['number']}:{generation['sha256']}"

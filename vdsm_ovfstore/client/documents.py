@@ -146,6 +146,38 @@ class Vms(TypedDict):
     total: int
 
 
+class Change(TypedDict):
+    """The fields of the new one, unless it was removed."""
+
+    change: Literal["removed", "added", "changed"]
+    id: str
+    name: str
+    kind: Literal["vm", "template", "invalid"]
+    disks: list[str]
+    length: int
+    sha256: str
+    old_name: Optional[str]
+    old_length: Optional[int]
+    old_sha256: Optional[str]
+    disks_added: list[str]
+    disks_removed: list[str]
+
+
+class Diff(TypedDict):
+    """A page of diff."""
+
+    domain: str
+    path: str
+    old: Generation
+    new: Generation
+    removed: int
+    added: int
+    changed: int
+    same: int
+    changes: list[Change]
+    first: int
+
+
 class Vm(TypedDict):
     """ovf is None where it is too large for an answer, or no UTF-8."""
 

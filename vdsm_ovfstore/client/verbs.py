@@ -91,6 +91,25 @@ class Verbs:
         )
         return cast("documents.Vm", result)
 
+    def diff(
+        self,
+        domain: str,
+        old: Optional[Generation] = None,
+        new: Optional[Generation] = None,
+        first: int = 0,
+        count: int = 1000,
+        pool: Optional[str] = None,
+    ) -> documents.Diff:
+        """
+        A page of what is different between two generations.
+
+        The newest if new is None; the one before that if old is None.
+        """
+        result = self._domain_verb(
+            "diff", domain, pool, old=old, new=new, first=first, count=count
+        )
+        return cast("documents.Diff", result)
+
     def get_transfer(self, transfer: str) -> documents.Transfer:
         """How far an upload or download is."""
         result = self._caller.call("getTransfer", {"transferID": transfer})
