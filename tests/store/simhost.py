@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import stat
-from typing import Optional
+from functools import partial
+from typing import Callable, Optional
 
 from tests.simfs import Crash, SimFS, SimSystem
 from vdsm_ovfstore import errors
@@ -17,6 +18,7 @@ from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.prepare import prepare
 from vdsm_ovfstore.store.reader import Reader
+from vdsm_ovfstore.store.stock import StockTenure
 from vdsm_ovfstore.store.tenure import Absent, Outcome, Tenure
 from vdsm_ovfstore.store.verify import OK, Report, verify
 
@@ -100,11 +102,12 @@ def work(
         copies.append(copy)
     content = prepare(iter([data])) if data is not None else None
     try:
-        target = "" if stock is None else domain.volumes()[stock].id
-        join = frozenset(filter(None, [target]))
-        tenure = Tenure(
-            DOMAIN, copies, "host", absent, join=join, stock=target, now=now
-        )
+        make: Callable[..., Tenure] = Tenure
+        if stock is not None:
+            target = domain.volumes()[stock].id
+            assert content is not None
+            make = partial(StockTenure, target, content.sha256)
+        tenure = make(DOMAIN, copies, "host", absent, now=now)
         tenure.begin()
         return tenure.upload(content) if content else None
     finally:

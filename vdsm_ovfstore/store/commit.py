@@ -41,10 +41,6 @@ class Committer:
     Writes seals, segments and heads on behalf of one tenure.
 
     membership goes into every seal; the tenure replaces it as it changes.
-
-    Arguments:
-        stock: a volume whose DESCRIPTION the engine is about to write, and
-            nobody else.
     """
 
     def __init__(
@@ -55,9 +51,7 @@ class Committer:
         sources: Sources,
         settings: retention.Settings,
         now: Callable[[], float],
-        stock: str = "",
     ) -> None:
-        self._stock = stock
         self._domain = domain
         self._epoch = epoch
         self._host = host
@@ -105,22 +99,27 @@ class Committer:
         assert copy.seal is not None and copy.seal.head is not None
         head = copy.seal.head
         if not copy.shows(head):
-            source = content or self._sources.find_head(head)
-            if source is None:
-                raise errors.Damaged(
-                    what=f"Generation {head.generation}",
-                    reason="no copy has it in its log any more",
-                    path=copy.volume.path,
-                )
-            copy.write_head(source.tar(), head)
-        if copy.id != self._stock:
-            self._describe(copy, head)
+            self._write_head(copy, head, content)
+        self._describe(copy, head)
         self.seal(
             copy,
             kind=fmt.CURRENT,
             previous=None,
             description=copy.description()[0],
         )
+
+    def _write_head(
+        self, copy: Copy, head: Head, content: Optional[Content]
+    ) -> None:
+        """Steps 3 and 4."""
+        source = content or self._sources.find_head(head)
+        if source is None:
+            raise errors.Damaged(
+                what=f"Generation {head.generation}",
+                reason="no copy has it in its log any more",
+                path=copy.volume.path,
+            )
+        copy.write_head(source.tar(), head)
 
     def _describe(self, copy: Copy, head: Head) -> None:
         """Step 5."""
@@ -172,6 +171,19 @@ class Committer:
         )
         self._sources.add_sound(copy, entry)
         copy.pending = entry
+
+    def log(
+        self,
+        copy: Copy,
+        content: Content,
+        identity: Identity,
+        when: int,
+        kind: str,
+    ) -> None:
+        """Let a log have a generation that its head does not show."""
+        # With the newest, one that was there before makes two.
+        self.keep(copy, content, identity[0], when, kind, newest=1)
+        self.seal(copy, kind=fmt.CLAIM, introduces=identity)
 
     def rewrite(self, copy: Copy, entry: Entry) -> bool:
         """

@@ -18,7 +18,7 @@ from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import description
 from vdsm_ovfstore.format import seal as fmt
 from vdsm_ovfstore.format.archive import RECORD
-from vdsm_ovfstore.format.seal import Entry, Head
+from vdsm_ovfstore.format.seal import Entry, Head, Identity
 from vdsm_ovfstore.store import classify, retention
 from vdsm_ovfstore.store.commit import Committer
 from vdsm_ovfstore.store.copy import Copy
@@ -102,19 +102,25 @@ class Healer:
         newest = self._newest()
         if newest is not None and newest.sha256 == content.sha256:
             # Seen on a second copy: no fault makes the same damage twice.
-            self._committer.commit(
-                copy, content, newest.identity, newest.time, newest=1
-            )
+            self._commit(copy, content, newest.identity, newest.time)
             self._tell(f"confirmed generation {newest.generation}", copy)
             return
         if newest is not None:
             self._level_log(copy, newest)
         identity = (self._next_number(), content.sha256)
         log.info("ADOPT volume=%s generation=%d sha256=%s", copy.id, *identity)
-        self._committer.commit(
-            copy, content, identity, when, fmt.UNPROVEN, newest=1
-        )
+        self._commit(copy, content, identity, when, fmt.UNPROVEN)
         self._tell(f"adopted generation {identity[0]}", copy)
+
+    def _commit(
+        self,
+        copy: Copy,
+        content: Prepared,
+        identity: Identity,
+        when: int,
+        kind: str = fmt.GENERATION,
+    ) -> None:
+        self._committer.commit(copy, content, identity, when, kind, newest=1)
 
     def _stock_time(self, copy: Copy) -> int:
         """When the stock upload was made, if its date can be believed."""

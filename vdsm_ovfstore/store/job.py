@@ -11,6 +11,7 @@ have changed, and only what is locked may be written.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -28,6 +29,7 @@ from vdsm_ovfstore.store.child import WAITING
 from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.prepare import Prepared
+from vdsm_ovfstore.store.stock import StockTenure
 from vdsm_ovfstore.store.tenure import Absent, Outcome, Progress, Tenure
 
 log = logging.getLogger("ovfstore.store")
@@ -102,8 +104,8 @@ class Job:
         Returns the answer of upload(); None as its generation if content is
         needed after all. Raises errors.VolumeNotFound too.
         """
-        how = {"join": frozenset([volume]), "stock": volume}
-        with self._tenure(**how) as tenure:
+        make = functools.partial(StockTenure, volume, sha256)
+        with self._tenure(make) as tenure:
             if volume in tenure.failed:
                 raise tenure.failed[volume]
             if volume not in {v.id for v in self._volumes()}:
@@ -135,8 +137,8 @@ class Job:
         joined, gone = self._strangers()
         answer: dict[str, Any] = {"created": [], "joined": joined}
         if joined or gone:
-            how = {"join": frozenset(joined), "forget": gone}
-            with self._tenure(**how) as tenure:
+            strangers = frozenset(joined)
+            with self._tenure(join=strangers, forget=gone) as tenure:
                 pass
             answer.update(self._report(tenure))
         answer["copies"] = [v.id for v in self._volumes()]
@@ -182,12 +184,15 @@ class Job:
     # -- locks ----------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _tenure(self, **how: Any) -> Iterator[Tenure]:
+    def _tenure(
+        self, make: Callable[..., Tenure] = Tenure, **how: Any
+    ) -> Iterator[Tenure]:
         """
         Hold the leases of all members; begin a tenure under them.
 
-        how: arguments of Tenure.
+        make: makes it; how: arguments of Tenure.
         """
+        make = functools.partial(make, **how)
         broken: dict[str, errors.Error] = {}
         for _ in range(_DISCOVERIES):
             addresses = [
@@ -204,7 +209,7 @@ class Job:
                     try:
                         if self._is_member(copies, new):
                             continue
-                        yield self._begin(copies, absent, how)
+                        yield self._begin(copies, absent, make)
                         return
                     finally:
                         for copy in copies:
@@ -313,15 +318,14 @@ class Job:
         self,
         copies: list[Copy],
         absent: dict[str, Absent],
-        how: dict[str, Any],
+        make: Callable[..., Tenure],
     ) -> Tenure:
-        tenure = Tenure(
+        tenure = make(
             self._domain.id,
             copies,
             host=os.uname().nodename,
             absent=absent,
             settings=self._settings,
-            **how,
             progress=self._progress,
         )
         tenure.begin()

@@ -32,7 +32,6 @@ from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.healing import Healer
 from vdsm_ovfstore.store.sources import Sources
-from vdsm_ovfstore.store.stored import StoredSegment
 
 log = logging.getLogger("ovfstore.store")
 
@@ -74,8 +73,6 @@ class Tenure:
         forget: members that are gone are members no more.
         settings: what retention keeps.
         deep: mend all segments, not only the newest two.
-        stock: the volume of an upload of the engine's own. It alone gets the
-            new generation, and its DESCRIPTION is the engine's.
         progress: is told what begins.
         now: the clock, Unix seconds.
     """
@@ -90,12 +87,10 @@ class Tenure:
         forget: bool = False,
         settings: Optional[retention.Settings] = None,
         deep: bool = False,
-        stock: str = "",
         progress: Progress = lambda step: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._domain = domain
-        self._stock = stock
         self._copies = list(copies)
         self._absent = dict(absent or {})
         self._join = join
@@ -106,16 +101,15 @@ class Tenure:
         self._sources = Sources(self._copies)
         self._high = self._sources.highest_number()
         epoch = max((s.sequence[0] for s in self._seals()), default=0) + 1
-        self._committer = Committer(
+        self._committer = self._make_committer(
             domain,
             epoch,
             host,
             self._sources,
             settings or retention.Settings(),
             now,
-            stock,
         )
-        self._healer = Healer(
+        self._healer = self._make_healer(
             self._committer,
             self._sources,
             self._level_log,
@@ -125,6 +119,12 @@ class Tenure:
             deep,
         )
         self.failed = {v: a.error for v, a in self._absent.items()}
+
+    def _make_committer(self, *how: Any) -> Committer:
+        return Committer(*how)
+
+    def _make_healer(self, *how: Any) -> Healer:
+        return Healer(*how)
 
     @property
     def healed(self) -> list[str]:
@@ -157,9 +157,8 @@ class Tenure:
             when = int(self._now())
         done = [
             copy.id
-            for copy in self._working()
-            if self._stock in ("", copy.id)
-            and self._guard(copy, self._upload_one, content, identity, when)
+            for copy in self._receivers()
+            if self._guard(copy, self._upload_one, content, identity, when)
         ]
         if not done:
             raise self._nothing_written()
@@ -278,25 +277,12 @@ class Tenure:
             unsealed = copy.seal is None and copy is not adopting
             if unsealed or copy.find(newest.identity) is not None:
                 continue
+            what = source, newest.identity, newest.time, newest.kind
             if copy is adopting:
-                self._log_one(copy, source, newest)
+                self._committer.log(copy, *what)
             else:
-                self._guard(copy, self._log_one, source, newest)
+                self._guard(copy, self._committer.log, *what)
         self._exclude_failed()
-
-    def _log_one(
-        self, copy: Copy, source: StoredSegment, newest: Entry
-    ) -> None:
-        # With the newest, one that was there before makes two.
-        self._committer.keep(
-            copy,
-            source,
-            newest.generation,
-            newest.time,
-            newest.kind,
-            newest=1,
-        )
-        self._committer.seal(copy, kind=fmt.CLAIM, introduces=newest.identity)
 
     # -- levelling ------------------------------------------------------------
 
@@ -307,18 +293,7 @@ class Tenure:
             return
         for copy in self._working():
             self._guard(copy, self._pin_single, newest)
-            if copy.id == self._stock:
-                # Its head is about to be another one.
-                self._guard(copy, self._log_newest, newest)
-            else:
-                self._guard(copy, self._bring, newest)
-
-    def _log_newest(self, copy: Copy, newest: Entry) -> None:
-        mine = copy.find(newest.identity)
-        if mine is None or not self._sources.is_sound(copy, mine):
-            source = self._sources.find(newest.identity)
-            assert source is not None
-            self._log_one(copy, source, newest)
+            self._guard(copy, self._bring, newest)
 
     def _bring(self, copy: Copy, newest: Entry) -> None:
         kind = self._sources.kind_of(newest.identity)
@@ -356,6 +331,10 @@ class Tenure:
             )
 
     # -- uploading ------------------------------------------------------------
+
+    def _receivers(self) -> list[Copy]:
+        """The copies that get what is uploaded."""
+        return self._working()
 
     def _upload_one(
         self, copy: Copy, content: Content, identity: Identity, when: int
@@ -410,8 +389,6 @@ class Tenure:
         return True
 
     def _nothing_written(self) -> errors.Error:
-        if self._stock in self.failed:
-            return self.failed[self._stock]
         found = {e.code for e in self.failed.values()}
         if len(found) == 1:
             return next(iter(self.failed.values()))
