@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -19,7 +20,9 @@ from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.runner import Runner
 from vdsm_ovfstore.api.settings import Settings
 from vdsm_ovfstore.api.spool import Spool
-from vdsm_ovfstore.api.stock import Stock, StockUpload, StockVolume
+from vdsm_ovfstore.api.stock import Stock
+from vdsm_ovfstore.api.stock_known import StockVolume
+from vdsm_ovfstore.api.stock_upload import StockUpload
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
 
@@ -27,10 +30,14 @@ SPOOL = 64 * builders.MIB
 
 
 class Bed:
-    """A domain of two volumes, and what the plugin in vdsmd has."""
+    """
+    A domain of two volumes, and what the plugin in vdsmd has.
 
-    def __init__(self, tmp_path: Path) -> None:
-        self.domain: FileDomain = builders.make_domain(tmp_path)
+    storage: where the domain is, if not beside the spool.
+    """
+
+    def __init__(self, tmp_path: Path, storage: Optional[Path] = None) -> None:
+        self.domain: FileDomain = builders.make_domain(storage or tmp_path)
         self.volumes = self.domain.volumes()
         self.directory = tmp_path / "spool"
         self.directory.mkdir()

@@ -19,7 +19,7 @@ from tests.plugin.bed import POOL, Bed, wait_for
 from tests.store import builders
 from tests.store.builders import archive, archives, head
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api.stock import StockUpload
+from vdsm_ovfstore.api.stock_upload import StockUpload
 from vdsm_ovfstore.host.limits import Limits
 from vdsm_ovfstore.plugin import answers
 from vdsm_ovfstore.plugin.config import Config

@@ -217,6 +217,7 @@ _VERBS: dict[str, Callable[[Reader, Request], Answer]] = {
     "terms": _terms,
     "prepare": _prepare,
     "stock read": stock_errand.read,
+    "stock room": stock_errand.room,
 }
 
 # What is not found by the shortcut (store/shortcut.py) is nothing to these.

@@ -20,6 +20,7 @@ from vdsm_ovfstore.api import documents
 from vdsm_ovfstore.api.opened import open_store
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.store import classify
+from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.prepare import write_spool
 from vdsm_ovfstore.store.reader import Generation, Reader
 from vdsm_ovfstore.store.sources import Sources
@@ -86,6 +87,40 @@ def read(reader: Reader, request: Request) -> Answer:
         digest.update(piece)
         done += len(piece)
     return {"length": done, "sha256": digest.hexdigest()}
+
+
+def room(reader: Reader, request: Request) -> Answer:
+    """
+    Could VDSM write `length` bytes over a volume?
+
+    fits: there is room for them on its file system; kept: what the volume
+    shows now is in a log.
+    """
+    for copy in reader.copies:
+        if copy.id == request["volume"]:
+            return {
+                "fits": copy.volume.head_fits(request["length"]),
+                "kept": _is_kept(reader, copy),
+            }
+    raise errors.VolumeNotFound(
+        domain=reader.domain.id,
+        what=" " + request["volume"],
+        path=reader.domain.path,
+    )
+
+
+def _is_kept(reader: Reader, copy: Copy) -> bool:
+    if copy.volume.head_is_empty():
+        return True
+    sources = Sources(reader.copies)
+    seal = copy.seal
+    if seal is None or seal.head is None:
+        return False
+    return any(
+        head.length and copy.shows(head) and sources.find_head(head)
+        for head in (seal.head, seal.previous)
+        if head is not None
+    )
 
 
 def _wanted(reader: Reader, volume: str, length: int) -> Iterator[bytes]:

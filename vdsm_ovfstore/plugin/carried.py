@@ -16,7 +16,8 @@ import logging
 from typing import Any, Callable, Optional
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.api.stock import StockDownload, StockUpload
+from vdsm_ovfstore.api.stock_download import StockDownload
+from vdsm_ovfstore.api.stock_upload import StockUpload
 from vdsm_ovfstore.plugin.jobs import sentence
 from vdsm_ovfstore.plugin.writers import Writers
 

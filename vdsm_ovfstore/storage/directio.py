@@ -27,6 +27,10 @@ ALIGNMENT = 4096
 BUFFER_SIZE = 1024**2
 MAX_LENGTH = 2**63 - 1
 
+# What a file system may need beside the data that it takes, in bytes: what is
+# freed on a full one is not all to be had again.
+_FOR_ITSELF = 64 * 1024
+
 # A planted symlink is not followed, and a planted FIFO does not block.
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -123,6 +127,19 @@ class DirectFile:
         """The file's length in bytes, asked now."""
         with translated("stat", self.path):
             return self._system.fstat(self.fd).st_size
+
+    def fits(self, length: int) -> bool:
+        """
+        Whether so many bytes could be written in place of the file's: on
+        the blocks that it has, and those that its file system has left.
+
+        Raises:
+            errors.StorageFailed: I/O error.
+        """
+        with translated("stat", self.path):
+            own = self._system.fstat(self.fd).st_blocks * 512
+            left = self._system.fstatvfs(self.fd)
+        return length + _FOR_ITSELF <= own + left.f_bavail * left.f_frsize
 
     def read(self, offset: int, length: int) -> bytes:
         """

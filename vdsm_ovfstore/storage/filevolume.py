@@ -253,6 +253,16 @@ class FileVolume:
         """
         return self._head().is_zero()
 
+    def head_fits(self, length: int) -> bool:
+        """
+        Whether VDSM's `dd`, which truncates the head and writes it in
+        place, would find room for so many bytes.
+
+        Raises:
+            errors.StorageFailed: I/O error.
+        """
+        return self._head().fits(length)
+
     def head_replace(self, chunks: Iterable[bytes], length: int) -> None:
         """
         Replace the head, padded with zeros to 4 KiB.

@@ -44,6 +44,9 @@ class System:
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
 
+    def fstatvfs(self, fd: int) -> os.statvfs_result:
+        return os.fstatvfs(fd)
+
     def ftruncate(self, fd: int, length: int) -> None:
         os.ftruncate(fd, length)
 
