@@ -353,6 +353,26 @@ def test_the_worker_is_killed(bed: Bed) -> None:
     assert tar in archives(bed.domain).values()
 
 
+def test_a_domain_that_is_deactivated_meanwhile(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would keep it from being written, without leases."""
+    old, new = (archive(bed.domain, [name]) for name in ("web", "db"))
+    assert bed.put(bed.volumes[0], old).status == 200
+    receive = bed.plugin.stock.receive
+
+    def receive_and_deactivate(*args: Any) -> StockUpload:
+        upload = receive(*args)
+        bed.monitor.found.clear()
+        return upload
+
+    monkeypatch.setattr(bed.plugin.stock, "receive", receive_and_deactivate)
+    answer = bed.put(bed.volumes[0], new)
+    assert (answer.status, code(answer)) == (500, errors.DomainNotServed.code)
+    assert archives(bed.domain) == {1: old}
+    assert head(bed.volumes[0], len(old)) == old
+
+
 def test_writers_end_with_the_pool(bed: Bed) -> None:
     aborted: list[bool] = []
 

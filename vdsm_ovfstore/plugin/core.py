@@ -51,7 +51,7 @@ class Plugin:
     def __init__(self, vdsm: Vdsm, config: Config) -> None:
         self.vdsm = vdsm
         self.config = config
-        self.writers = Writers()
+        self.writers = Writers(lambda d: self._domains.path(d, write=True))
         self._log = ChildLog()
         settings = dataclasses.replace(
             config.settings(), log_fd=self._log.fd

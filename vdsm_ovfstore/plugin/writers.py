@@ -30,19 +30,32 @@ class Abortable(Protocol):
 
 
 class Writers:
-    """The tasks whose workers write, or are about to."""
+    """
+    The tasks whose workers write, or are about to.
 
-    def __init__(self) -> None:
+    Arguments:
+        check: raises errors.Error when a domain may not be written now.
+    """
+
+    def __init__(self, check: Callable[[str], object]) -> None:
+        self._check = check
         self._lock = threading.Lock()
         self._tasks: list[tuple[str, Abortable]] = []
 
     @contextlib.contextmanager
     def writing(self, domain: str, task: Abortable) -> Iterator[None]:
-        """The task writes to the domain until the end of the with."""
+        """
+        The task writes to the domain until the end of the with.
+
+        Raises errors.Error when it may not: while it was received, or waited,
+        the domain may have been deactivated.
+        """
         mine = (domain, task)
         with self._lock:
             self._tasks.append(mine)
         try:
+            # Only now: from here on it is seen by end().
+            self._check(domain)
             yield
         finally:
             with self._lock:
