@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.stock_upload import StockUpload
 from vdsm_ovfstore.host.limits import Limits
 from vdsm_ovfstore.plugin import answers
-from vdsm_ovfstore.plugin.config import Config
+from vdsm_ovfstore.plugin.config import Config, Stock
 
 
 def code(answer: Any) -> int:
@@ -373,6 +374,38 @@ def test_a_domain_that_is_deactivated_meanwhile(
     assert head(bed.volumes[0], len(old)) == old
 
 
+def test_a_lockspace_that_is_joined_meanwhile(bed: Bed) -> None:
+    """A new domain: the engine uploads as soon as it is active."""
+    from vdsm.storage import monitor
+
+    class Joining(monitor.Status):  # type: ignore[misc]
+        asked = 0
+
+        @property
+        def hasHostId(self) -> bool:
+            self.asked += 1
+            return self.asked > 3
+
+    status = bed.monitor.found[bed.domain.id] = Joining()
+    tar = archive(bed.domain, ["web"])
+    assert bed.put(bed.volumes[0], tar).status == 200
+    assert archives(bed.domain) == {1: tar}
+    assert status.asked > 3
+
+
+def test_a_lockspace_that_is_not_joined(bed: Bed) -> None:
+    from vdsm.storage import monitor
+
+    bed.plugin.config = dataclasses.replace(
+        bed.plugin.config, stock=Stock(timeout=0)
+    )
+    bed.monitor.found[bed.domain.id] = monitor.Status(host_id=False)
+    answer = bed.put(bed.volumes[0], archive(bed.domain, ["web"]))
+    assert answer.status == 500
+    assert code(answer) == errors.LockspaceMissing.code
+    assert archives(bed.domain) == {}
+
+
 def test_writers_end_with_the_pool(bed: Bed) -> None:
     aborted: list[bool] = []
 
@@ -382,6 +415,9 @@ def test_writers_end_with_the_pool(bed: Bed) -> None:
 
         def abort(self, force: bool = False) -> None:
             aborted.append(force)
+
+        def check(self) -> None:
+            pass
 
     with bed.plugin.writers.writing(bed.domain.id, Task()):
         bed.plugin._watch.look()

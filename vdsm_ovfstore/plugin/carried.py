@@ -13,6 +13,7 @@ and in the task that VDSM has for it. All others go on to VDSM's own code.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Callable, Optional
 
 from vdsm_ovfstore import errors
@@ -48,9 +49,10 @@ class Incoming:
         Raises errors.Error.
         """
         upload = self._upload
+        end = time.monotonic() + self._timeout
         with task.abort_callback(lambda: upload.abort(force=True)):
-            with self._writers.writing(domain, upload):
-                answer = upload.commit(self._timeout)
+            with self._writers.writing(domain, upload, self._timeout):
+                answer = upload.commit(max(end - time.monotonic(), 0))
                 if not upload.fallback:
                     log.info(
                         "STORED domain=%s generation=%s sha256=%s",

@@ -14,10 +14,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Callable, Protocol
 
+from vdsm_ovfstore import errors
+
 log = logging.getLogger("ovfstore.plugin")
+
+
+_LOOK = 0.2  # seconds between two looks for a lockspace
 
 
 class Abortable(Protocol):
@@ -27,6 +33,8 @@ class Abortable(Protocol):
     def aborted(self) -> bool: ...
 
     def abort(self, force: bool = False) -> None: ...
+
+    def check(self) -> None: ...
 
 
 class Writers:
@@ -43,23 +51,41 @@ class Writers:
         self._tasks: list[tuple[str, Abortable]] = []
 
     @contextlib.contextmanager
-    def writing(self, domain: str, task: Abortable) -> Iterator[None]:
+    def writing(
+        self, domain: str, task: Abortable, timeout: float = 0
+    ) -> Iterator[None]:
         """
         The task writes to the domain until the end of the with.
 
-        Raises errors.Error when it may not: while it was received, or waited,
-        the domain may have been deactivated.
+        timeout: seconds that it waits for VDSM to join the lockspace.
+
+        Raises errors.Error when it may not write: while it was received, or
+        waited, the domain may have been deactivated; and what task.check()
+        raises.
         """
         mine = (domain, task)
         with self._lock:
             self._tasks.append(mine)
         try:
             # Only now: from here on it is seen by end().
-            self._check(domain)
+            self._wait(domain, task, time.monotonic() + timeout)
             yield
         finally:
             with self._lock:
                 self._tasks.remove(mine)
+
+    def _wait(self, domain: str, task: Abortable, deadline: float) -> None:
+        while True:
+            try:
+                self._check(domain)
+                return
+            except errors.LockspaceMissing:
+                # It comes some 20 s after the domain was activated, and the
+                # engine uploads to a new one at once.
+                task.check()
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_LOOK)
 
     def end(self, may_write: Callable[[str], bool]) -> None:
         """Abort the tasks of domains that may not be written any more."""
