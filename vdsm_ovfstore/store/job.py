@@ -185,14 +185,14 @@ class Job:
 
     @contextlib.contextmanager
     def _tenure(
-        self, make: Callable[..., Tenure] = Tenure, **how: Any
+        self, make: Optional[Callable[..., Tenure]] = None, **how: Any
     ) -> Iterator[Tenure]:
         """
         Hold the leases of all members; begin a tenure under them.
 
-        make: makes it; how: arguments of Tenure.
+        make: makes another one than Tenure; how: its arguments.
         """
-        make = functools.partial(make, **how)
+        make = functools.partial(make or Tenure, **how)
         broken: dict[str, errors.Error] = {}
         for _ in range(_DISCOVERIES):
             addresses = [
