@@ -542,10 +542,22 @@ class PackageMissing(Error):
     hint = "Install {self.package}"
 
 
+class PinRefused(Error):
+    """left and needed are bytes of the log."""
+
+    code = 3560
+    msg = (
+        "Generation {self.generation} cannot be pinned: {self.left} bytes of "
+        "the log of copy {self.volume} would be left for uploads, "
+        "{self.needed} are needed"
+    )
+    hint = "Unpin another one, or keep it elsewhere: ovfstore download DOMAIN"
+
+
 # -- the updater -------------------------------------------------------------
 #
-# All of 3500-3549 are taken. Those of the updater go on above them: they are
-# told by no host, so they need not be unknown to VDSM.
+# All of 3500-3549 are taken; 3550-3558 are told by no host. What hosts tell
+# goes on with 3560, above all codes of VDSM as well.
 
 
 class SourceFailed(Error):

@@ -73,10 +73,11 @@ def nested(depth: int) -> Any:
 def test_the_verbs_are_those_of_the_interface() -> None:
     assert set(VERBS) == set(
         "ping list getInfo create upload download getTransfer getJobs abort "
-        "listVms getVm getHistory diff verify repair".split()
+        "listVms getVm getHistory diff verify repair restore pin "
+        "unpin".split()
     )
     jobs = {name for name, verb in DEFINITION.verbs.items() if verb.job}
-    assert jobs == {"create", "verify", "repair"}
+    assert jobs == {"create", "verify", "repair", "restore", "pin", "unpin"}
 
 
 @each_verb

@@ -420,6 +420,21 @@ class TestJobs:
         assert hosted.json("verify")["verdict"] == "ok"
         assert hosted.json("repair")["healed"] == []
 
+    def test_restore_and_pins(self, hosted: Hosted) -> None:
+        hosted.ok("upload", "-", data=archive("new"))
+        assert hosted.json("restore", 1)["dry_run"] is True
+        before = hosted.json("vms", "-g", 1)["entities"]
+        answer = hosted.json("restore", 1, "--yes")
+        assert (answer["restored"], answer["generation"]) == (1, 3)
+        assert hosted.json("vms")["entities"] == before
+        assert hosted.json("pin", 2)["pinned"] is True
+        found = hosted.json("history", "--direct")["generations"]
+        assert [g["pinned"] for g in found][1] == "user"
+        assert hosted.json("unpin", 2)["pinned"] is False
+        args = ("restore", hosted.path, 9, "--yes")
+        code = hosted.cli.error(*args, "--host", hosted.daemon.socket)["code"]
+        assert code == 3541
+
     @pytest.mark.parametrize("verb", ["repair", "create", "upload"])
     def test_in_use(self, served: Served, verb: str) -> None:
         store = served.sound

@@ -116,6 +116,9 @@ METHODS = {
     "diff": ["diff"],
     "verify": ["verify"],
     "repair": ["repair"],
+    "restore": ["restore"],
+    "pin": ["pin"],
+    "unpin": ["unpin"],
 }
 NAMES = {
     "storagedomainID": "domain",
@@ -170,6 +173,8 @@ def test_parameters_are_those_of_the_definition(verb: str) -> None:
         pytest.param(documents.Uploaded, "uploadDocument", id="upload"),
         pytest.param(documents.Created, "createDocument", id="create"),
         pytest.param(documents.Repaired, "repairDocument", id="repair"),
+        pytest.param(documents.Restored, "restoreDocument", id="restore"),
+        pytest.param(documents.Pinned, "pinDocument", id="pin"),
         pytest.param(documents.Checked, "verifyDocument", id="verify"),
         pytest.param(
             documents.CheckedGeneration,

@@ -35,6 +35,9 @@ WRITE: dict[str, Call] = {
     "download": lambda c: c.begin_download(DOMAIN),
     "verify": lambda c: c.verify(DOMAIN),
     "repair": lambda c: c.repair(DOMAIN),
+    "restore": lambda c: c.restore(DOMAIN, 1),
+    "pin": lambda c: c.pin(DOMAIN, 1),
+    "unpin": lambda c: c.unpin(DOMAIN, 1),
     "abort": lambda c: c.abort_transfer(TRANSFER),
 }
 

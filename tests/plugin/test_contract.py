@@ -188,7 +188,7 @@ def test_installed(standin: None, tmp_path: Path) -> None:
 def test_vdsmd_with_the_plugin() -> None:
     done = run(LAUNCHER, path=f"{PROJECT}:{STANDIN}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "serving, 15 verbs of ours\n"
+    assert done.stdout == "serving, 18 verbs of ours\n"
 
 
 @pytest.mark.parametrize(

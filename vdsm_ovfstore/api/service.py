@@ -101,6 +101,9 @@ class Service:
             "diff": self._diff,
             "verify": self._verify,
             "repair": self._repair,
+            "restore": self._restore,
+            "pin": functools.partial(self._pin, True),
+            "unpin": functools.partial(self._pin, False),
         }
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
 
@@ -297,6 +300,34 @@ class Service:
     def _repair(self, params: Params) -> Result:
         job = self._start_writer("repair", params, launch.repair)
         return {"jobID": job.id}
+
+    def _restore(self, params: Params) -> Result:
+        wanted = self._named(params)
+        job = self._start_writer(
+            "restore",
+            params,
+            lambda path, options: launch.restore(path, wanted, options),
+        )
+        return {"jobID": job.id}
+
+    def _pin(self, keep: bool, params: Params) -> Result:
+        wanted = self._named(params)
+        job = self._start_writer(
+            "pin" if keep else "unpin",
+            params,
+            lambda path, options: launch.pin(path, wanted, keep, options),
+        )
+        return {"jobID": job.id}
+
+    def _named(self, params: Params) -> str:
+        """
+        A generation that is there, before anything is locked.
+
+        Raises errors.GenerationNotFound, GenerationAmbiguous, StoreEmpty.
+        """
+        wanted = str(params["generation"])
+        self._read("locate", params, generation=wanted, wanted=None)
+        return wanted
 
     def _start_writer(
         self,

@@ -60,11 +60,12 @@ def run_diff(args: Any, console: Console) -> int:
         )
     with open_store(args, console) as store:
         found = store.diff(args.old, args.new)
-    console.answer(found, lambda: _lines(found, console))
+    console.answer(found, lambda: diff_lines(found, console))
     return errors.EXIT_OK
 
 
-def _lines(found: Document, console: Console) -> Iterator[str]:
+def diff_lines(found: Document, console: Console) -> Iterator[str]:
+    """The changes, and how many they are."""
     rows = [
         *(("removed", e["name"], e["id"], e["kind"], None)
           for e in found["removed"]),

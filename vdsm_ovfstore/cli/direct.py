@@ -164,6 +164,24 @@ class Direct:
         answer = launch.repair(self._domain.path, self._options(timeout))
         return self._document(answer)
 
+    def restore(self, generation: str, timeout: float) -> Document:
+        from vdsm_ovfstore.store import launch
+
+        self._domain.writable()
+        self._read().find(generation)
+        options = self._options(timeout)
+        answer = launch.restore(self._domain.path, generation, options)
+        return self._document(answer)
+
+    def pin(self, generation: str, keep: bool, timeout: float) -> Document:
+        from vdsm_ovfstore.store import launch
+
+        self._domain.writable()
+        self._read().find(generation)
+        options = self._options(timeout)
+        answer = launch.pin(self._domain.path, generation, keep, options)
+        return self._document(answer)
+
     def _prepare(self, source: Source, allowed: Terms) -> Prepared:
         from vdsm_ovfstore.store.prepare import Preparer
         from vdsm_ovfstore.store.terms import check_size, way_out

@@ -38,6 +38,9 @@ VERBS = (
     ("recover", "recover", "tell what an import would bring back, and why"),
     ("verify", "check", "check every byte of a store"),
     ("repair", "repair", "mend a store, without a new generation"),
+    ("restore", "past", "make an older generation the newest again"),
+    ("pin", "past", "keep a generation, whatever the settings"),
+    ("unpin", "past", "let a generation go in its time"),
     ("salvage", "salvage", "rescue OVFs from damaged storage or an image"),
     ("explain", "explain", "explain an error code"),
 )

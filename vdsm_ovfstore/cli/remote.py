@@ -182,6 +182,13 @@ class Remote:
     def repair(self, timeout: float) -> Document:
         return self._wait(self._client.repair(self._id, timeout))
 
+    def restore(self, generation: str, timeout: float) -> Document:
+        return self._wait(self._client.restore(self._id, generation, timeout))
+
+    def pin(self, generation: str, keep: bool, timeout: float) -> Document:
+        verb = self._client.pin if keep else self._client.unpin
+        return self._wait(verb(self._id, generation, timeout))
+
     # -- jobs and transfers ---------------------------------------------------
 
     def _wait(self, job: str) -> Document:

@@ -81,6 +81,12 @@ class Store(Protocol):
 
     def repair(self, timeout: float) -> Document: ...
 
+    def restore(self, generation: str, timeout: float) -> Document: ...
+
+    def pin(self, generation: str, keep: bool, timeout: float) -> Document:
+        """Keep it, or let it go in its time."""
+        ...
+
 
 class _NeverWritten(errors.StoreEmpty):
     """Nothing was lost: nothing was there ever."""

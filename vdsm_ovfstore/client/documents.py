@@ -205,6 +205,12 @@ class Uploaded(TypedDict):
     lease_seconds: float
 
 
+class Restored(Uploaded):
+    """Of the job restore; restored is the number of the older one."""
+
+    restored: int
+
+
 class _Locked(TypedDict, total=False):
     """There if the store was locked."""
 
@@ -230,6 +236,20 @@ class Repaired(TypedDict):
     path: str
     generation: Optional[int]
     sha256: Optional[str]
+    copies: list[str]
+    degraded: list[Degraded]
+    healed: list[str]
+    lease_seconds: float
+
+
+class Pinned(TypedDict):
+    """Of the jobs pin and unpin."""
+
+    domain: str
+    path: str
+    generation: int
+    sha256: str
+    pinned: bool
     copies: list[str]
     degraded: list[Degraded]
     healed: list[str]
@@ -290,7 +310,7 @@ class Transfer(TypedDict):
 
 class Job(TypedDict):
     jobID: str
-    verb: Literal["create", "verify", "repair"]
+    verb: Literal["create", "verify", "repair", "restore", "pin", "unpin"]
     storagedomainID: str
     status: JobStatus
     progress: float

@@ -169,6 +169,44 @@ class Verbs:
             self._domain_verb("repair", domain, pool, timeout=timeout)
         )
 
+    def restore(
+        self,
+        domain: str,
+        generation: Generation,
+        timeout: float = 60,
+        pool: Optional[str] = None,
+    ) -> str:
+        """
+        Make an older generation the newest; returns the job.
+
+        timeout: seconds to wait for the leases. Never sent twice; but it
+        may be called again: what is the newest already gets no new number.
+        """
+        how = {"generation": generation, "timeout": timeout}
+        return self._job(self._domain_verb("restore", domain, pool, **how))
+
+    def pin(
+        self,
+        domain: str,
+        generation: Generation,
+        timeout: float = 60,
+        pool: Optional[str] = None,
+    ) -> str:
+        """Keep a generation; returns the job. As restore."""
+        how = {"generation": generation, "timeout": timeout}
+        return self._job(self._domain_verb("pin", domain, pool, **how))
+
+    def unpin(
+        self,
+        domain: str,
+        generation: Generation,
+        timeout: float = 60,
+        pool: Optional[str] = None,
+    ) -> str:
+        """Let a generation go in its time; returns the job. As restore."""
+        how = {"generation": generation, "timeout": timeout}
+        return self._job(self._domain_verb("unpin", domain, pool, **how))
+
     def abort_job(self, job: str) -> documents.Aborted:
         """End a job early. Raises errors.AbortRefused once it writes."""
         result = self._caller.call("abort", {"jobID": job})

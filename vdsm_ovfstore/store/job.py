@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, cast
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format.record import isotime
@@ -28,6 +28,7 @@ from vdsm_ovfstore.store import membership, retention
 from vdsm_ovfstore.store.child import WAITING
 from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
+from vdsm_ovfstore.store.past import PastTenure
 from vdsm_ovfstore.store.prepare import Prepared
 from vdsm_ovfstore.store.stock import StockTenure
 from vdsm_ovfstore.store.tenure import Absent, Outcome, Progress, Tenure
@@ -119,6 +120,46 @@ class Job:
             if found is not None:
                 answer = _uploaded(tenure.upload(found), found)
         return {**answer, **self._report(tenure)}
+
+    def restore(self, wanted: str) -> dict[str, Any]:
+        """
+        Make the content of an older generation the newest one.
+
+        Arguments:
+            wanted: what --generation takes.
+
+        Returns the answer of upload(), and restored: the number of the older
+        one. Raises errors.GenerationNotFound, GenerationAmbiguous, Damaged.
+        """
+        with self._past() as tenure:
+            entry = tenure.find(wanted)
+            with tenure.local(entry) as content:
+                answer = _uploaded(tenure.upload(content), content)
+        answer["restored"] = entry.generation
+        return {**answer, **self._report(tenure)}
+
+    def pin(self, wanted: str, keep: bool) -> dict[str, Any]:
+        """
+        Keep a generation, or let it go in its time.
+
+        Returns the answer: generation, sha256, pinned, copies that have it,
+        degraded, healed, lease_seconds. Raises as restore(), PinRefused.
+        """
+        with self._past() as tenure:
+            entry = tenure.find(wanted)
+            answer = {
+                "generation": entry.generation,
+                "sha256": entry.sha256,
+                "pinned": keep,
+                "copies": tenure.pin(entry) if keep else tenure.unpin(entry),
+            }
+        return {**answer, **self._report(tenure)}
+
+    def _past(self) -> contextlib.AbstractContextManager[PastTenure]:
+        return cast(
+            "contextlib.AbstractContextManager[PastTenure]",
+            self._tenure(PastTenure),
+        )
 
     def heal(self) -> dict[str, Any]:
         """

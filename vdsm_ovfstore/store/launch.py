@@ -79,6 +79,19 @@ def stock(
     return _run(path, request, options, content.fds() if content else ())
 
 
+def restore(path: str, wanted: str, options: Options) -> dict[str, Any]:
+    """Bring a generation back; returns the answer of Job.restore."""
+    return _run(path, {"verb": "restore", "wanted": wanted}, options)
+
+
+def pin(
+    path: str, wanted: str, keep: bool, options: Options
+) -> dict[str, Any]:
+    """Keep a generation, or not; returns the answer of Job.pin."""
+    request = {"verb": "pin", "wanted": wanted, "keep": keep}
+    return _run(path, request, options)
+
+
 def repair(path: str, options: Options) -> dict[str, Any]:
     """Mend a store; returns the answer of Job.repair."""
     return _run(path, {"verb": "repair"}, options)

@@ -22,7 +22,7 @@ from vdsm_ovfstore.format.seal import Identity, Seal
 from vdsm_ovfstore.format.segment import Index, IndexEntry
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
-from vdsm_ovfstore.store import heads, membership
+from vdsm_ovfstore.store import heads, membership, naming, retention
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.heads import Place
 from vdsm_ovfstore.store.salvage import UNUSABLE, cuts
@@ -138,20 +138,8 @@ class Reader:
         """
         if wanted is None:
             return self.newest()
-        number, _, digest = wanted.partition(":")
-        found = [
-            g
-            for g in self.generations()
-            if str(g.number) == number and g.sha256.startswith(digest)
-        ]
-        if not found:
-            raise errors.GenerationNotFound(generation=wanted)
-        if len(found) > 1:
-            digests = ", ".join(f"{number}:{g.sha256[:12]}" for g in found)
-            raise errors.GenerationAmbiguous(
-                generation=wanted, digests=digests
-            )
-        return found[0]
+        known = {g.identity: g for g in self.generations()}
+        return known[naming.choose(wanted, known)]
 
     def open(self, generation: Generation) -> GenerationReader:
         """What reads that generation, from whichever copy has it sound."""
@@ -363,7 +351,7 @@ def _generation(places: list[tuple[Copy, fmt.Entry]]) -> Generation:
         time=first.time,
         entities=first.entities,
         kind=fmt.GENERATION if proven else fmt.UNPROVEN,
-        pinned=next((e.pinned for e in entries if e.pinned), ""),
+        pinned=next(filter(None, map(retention.pin_of, entries)), ""),
         copies=tuple(copy.id for copy, _ in places),
     )
 

@@ -19,6 +19,10 @@ ADOPTED = "adopted"  # the next generation came from a stock host
 RETURNED = "returned"  # only this copy has it, and it was away
 FORK = "fork"  # another content has the same number
 
+# A fork that its users have no use for: as one that nobody pinned, and nobody
+# pins it again.
+RELEASED = "released"
+
 # These outlive the settings.
 LASTING = (USER, RETURNED, FORK)
 
@@ -37,6 +41,11 @@ class Settings(NamedTuple):
     hourly: int = 24
     daily: int = 30
     monthly: int = 12
+
+
+def pin_of(entry: Entry) -> str:
+    """Why it is pinned; "" if it is not."""
+    return "" if entry.pinned == RELEASED else entry.pinned
 
 
 def by_age(entries: Iterable[Entry]) -> list[Entry]:
@@ -138,7 +147,7 @@ def single_pins(
     pins = {}
     for entry in entries:
         known = entry.identity in theirs or entry.identity == newest.identity
-        if not entry.shown or known or entry.pinned in LASTING:
+        if not entry.shown or known or entry.pinned in (*LASTING, RELEASED):
             continue
         if entry.generation in numbers:
             pins[entry.identity] = FORK

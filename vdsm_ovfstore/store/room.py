@@ -69,7 +69,7 @@ class Room:
                 for e in retention.victims(
                     [e for e in entries if e not in gone], kept
                 )
-                if new.shown or not e.pinned
+                if new.shown or not retention.pin_of(e)
             ]
             plan = space.plan(entries, room, size, top, gone, victims)
             if plan is not None:

@@ -40,6 +40,10 @@ def _run(request: dict[str, Any], watcher: child.Watcher) -> dict[str, Any]:
             tar, body = request["fds"]
             content = Prepared(tar, body, request["facts"])
         return job.stock(request["volume"], content, request["sha256"])
+    if request["verb"] == "restore":
+        return job.restore(request["wanted"])
+    if request["verb"] == "pin":
+        return job.pin(request["wanted"], request["keep"])
     if request["verb"] == "repair":
         return job.repair()
     if request["verb"] == "heal":
