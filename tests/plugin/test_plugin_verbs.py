@@ -113,6 +113,21 @@ def test_what_may_be_of_several_types() -> None:
     assert "12:0123" in found["values"]
 
 
+def test_what_may_be_null() -> None:
+    """VDSM takes null for missing, which only what has a default may be."""
+    result = schema.methods(DEFINITION)["OvfStore.getTransfer"]["return"]
+    example = DEFINITION.verbs["getTransfer"].example["result"]
+    null = {name for name, value in example.items() if value is None}
+    assert null == {"result", "error"}
+    found = {p["name"] for p in result["type"]["properties"]}
+    needed = {
+        p["name"]
+        for p in result["type"]["properties"]
+        if "defaultvalue" not in p
+    }
+    assert found - needed >= null
+
+
 def test_vdsm_takes_our_examples() -> None:
     """With its own check, strict; where VDSM can be imported."""
     vdsmapi = pytest.importorskip("vdsm.api.vdsmapi")

@@ -86,6 +86,8 @@ def _properties(schema: Schema, prefix: str) -> Iterator[dict[str, Any]]:
 
 def _may_be_null(schema: Schema) -> bool:
     """VDSM takes null for missing."""
+    if any(_may_be_null(one) for one in schema.get("anyOf", ())):
+        return True
     return "null" in schema.get("type", ()) or None in schema.get("enum", ())
 
 
