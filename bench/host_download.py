@@ -16,7 +16,7 @@ from bench.hosting import beside_bare
 from bench.run import Subject, median, say
 from vdsm_ovfstore.client import Client
 from vdsm_ovfstore.format import segment
-from vdsm_ovfstore.store.prepare import ZLIB_LEVEL
+from vdsm_ovfstore.store.compress import ZLIB_LEVEL
 
 
 class Download(NamedTuple):

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from vdsm_ovfstore.format import ovf, segment, tarheader
-from vdsm_ovfstore.store.prepare import ZLIB_LEVEL
+from vdsm_ovfstore.store.compress import ZLIB_LEVEL
 
 SHA = "SHA-256"
 WALK = "tar walk"

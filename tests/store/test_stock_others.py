@@ -59,6 +59,14 @@ def foreign(bed: Bed) -> bytes:
     return bed.theirs
 
 
+def foreign_of_the_same_length(bed: Bed) -> bytes:
+    """Only the dates are others: what an hourly update looks like."""
+    tar = archive(bed.domain, ["old", "web"], bed.later())
+    assert len(tar) == len(bed.now) and tar != bed.now
+    builders.stock_write(bed.second, tar, when=bed.later())
+    return tar
+
+
 def not_yet_described(bed: Bed) -> bytes:
     """It is still at it."""
     builders.stock_write(bed.second, bed.theirs, updated=False)
@@ -136,6 +144,7 @@ def interrupted_and_foreign(bed: Bed) -> bytes:
 STATES = [
     clean,
     foreign,
+    foreign_of_the_same_length,
     not_yet_described,
     torn,
     described_wrongly,
@@ -149,6 +158,7 @@ STATES = [
 ]
 ADOPTED = {
     foreign,
+    foreign_of_the_same_length,
     foreign_without_a_log,
     late,
     interrupted,

@@ -72,11 +72,14 @@ def put(
 ) -> dict[str, Any]:
     """What a worker does for a PUT; content=False: it should be known."""
     sha256 = hashlib.sha256(tar).hexdigest()
-    if not content:
-        return Job(domain.path).stock(volume.id, None, sha256)
     prepared = builders.prepared(tar, strict=False)
     try:
-        return Job(domain.path).stock(volume.id, prepared, sha256)
+        return Job(domain.path).stock(
+            volume.id,
+            prepared if content else None,
+            sha256,
+            prepared.fds()[0],
+        )
     finally:
         prepared.close()
 
@@ -274,7 +277,7 @@ def test_a_volume_that_came_later_joins(
 def test_no_such_volume(domain: FileDomain) -> None:
     other = "6ba7b812-9dad-11d1-80b4-00c04fd430c8"
     with pytest.raises(errors.VolumeNotFound, match=other):
-        Job(domain.path).stock(other, None, "0" * 64)
+        Job(domain.path).stock(other, None, "0" * 64, -1)
 
 
 def test_a_volume_that_cannot_be_written(

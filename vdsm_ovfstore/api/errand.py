@@ -23,6 +23,7 @@ from vdsm_ovfstore.api.faults import error_document
 from vdsm_ovfstore.api.opened import open_store
 from vdsm_ovfstore.storage.filedomain import FileDomain, find_domains
 from vdsm_ovfstore.store import child
+from vdsm_ovfstore.store.compress import ZLIB_QUICK
 from vdsm_ovfstore.store.prepare import Preparer, write_spool
 from vdsm_ovfstore.store.reader import Reader
 from vdsm_ovfstore.store.terms import (
@@ -135,7 +136,7 @@ def _prepare(reader: Reader, request: Request) -> Answer:
     how: dict[str, Any] = {"received": (tar, body), "known": found.known}
     if request.get("stock"):
         # Of the engine's own everything is taken that is an archive.
-        how["strict"] = False
+        how.update(strict=False, level=ZLIB_QUICK)
     else:
         larger = way_out(found, found.limit)
         how.update(limit=found.limit, way_out=larger)

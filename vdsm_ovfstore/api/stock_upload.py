@@ -151,6 +151,7 @@ class StockUpload(Task):
             self._volume.id,
             self._prepared,
             self.sha256,
+            self._tar,
             options,
         )
 

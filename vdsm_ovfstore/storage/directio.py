@@ -27,6 +27,11 @@ ALIGNMENT = 4096
 BUFFER_SIZE = 1024**2
 MAX_LENGTH = 2**63 - 1
 
+# Buffers of files that were closed. The kernel takes as long to map the pages
+# of a new one as the storage to fill them.
+_idle: list[mmap.mmap] = []
+_IDLE = 4
+
 # What a file system may need beside the data that it takes, in bytes: what is
 # freed on a full one is not all to be had again.
 _FOR_ITSELF = 64 * 1024
@@ -250,7 +255,9 @@ class DirectFile:
     def close(self) -> None:
         """Close; never raises, and may be called twice."""
         fd, self.fd = self.fd, -1
-        self._buffer = None  # freed with the last view of it
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None and len(_idle) < _IDLE:
+            _idle.append(buffer)
         if fd >= 0:
             # Nothing that was not flushed is worth keeping.
             with suppress(OSError):
@@ -268,7 +275,10 @@ class DirectFile:
 
     def _view(self) -> memoryview:
         if self._buffer is None:
-            self._buffer = mmap.mmap(-1, BUFFER_SIZE)
+            try:
+                self._buffer = _idle.pop()
+            except IndexError:
+                self._buffer = mmap.mmap(-1, BUFFER_SIZE)
         return memoryview(self._buffer)
 
     def _write_buffer(self, offset: int, length: int) -> None:

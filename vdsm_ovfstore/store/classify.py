@@ -94,6 +94,27 @@ def classify(copy: Copy, find: Finder) -> Verdict:
     return Verdict(SUSPECT)
 
 
+def begins_as_sealed(copy: Copy, find: Finder) -> bool:
+    """
+    True when no host without us can have uploaded another archive.
+
+    Each has another date in its first member. So the first frame tells, and
+    the length in the description; whether all the rest is there, a head that
+    is not to be touched need not be asked.
+    """
+    seal = copy.seal
+    if seal is None or seal.head is None or seal.replacing:
+        return False
+    _, described = copy.description()
+    source = find(seal.head)
+    if described is None or source is None:
+        return False
+    if not described.updated or described.size != seal.head.length:
+        return False
+    first = next(source.tar(), b"")
+    return first != b"" and first == b"".join(copy.head_chunks(len(first)))
+
+
 def _is_whole(copy: Copy, length: int) -> bool:
     return heads.scan(copy, length, exact=True) is not None
 

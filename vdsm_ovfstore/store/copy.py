@@ -34,6 +34,8 @@ class Copy:
     def __init__(self, volume: FileVolume) -> None:
         self.volume = volume
         self.ring: Optional[Ring] = None
+        # Read while the leases were held already, and nothing written since.
+        self._just_read = False
         self.seal: Optional[Seal] = None
         # What the head was found to show; a Copy lives for one tenure.
         self._shown: Optional[Head] = None
@@ -52,6 +54,7 @@ class Copy:
                 self._check_log()
             self.ring = Ring(self.volume)
             self.seal = self.ring.read(tolerant=not write)
+            self._just_read = write
 
     def close(self) -> None:
         self.volume.close()
@@ -143,10 +146,12 @@ class Copy:
         Write the successor of the newest seal; changes are fields of Seal.
 
         Raises errors.Fenced when another worker wrote since: its epoch is
-        higher, or its seal is not the one that we know.
+        higher, or its seal is not the one that we know. Not asked before the
+        claim: what comes late until then has a lower epoch than it.
         """
         assert self.ring is not None
-        newest = self.ring.read()
+        newest = self.ring.newest if self._just_read else self.ring.read()
+        self._just_read = False
         if newest != self.seal:
             raise errors.Fenced(
                 domain=self.volume.domain,

@@ -30,6 +30,7 @@ from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.past import PastTenure
 from vdsm_ovfstore.store.prepare import Prepared
+from vdsm_ovfstore.store.sent import Sent
 from vdsm_ovfstore.store.stock import StockTenure
 from vdsm_ovfstore.store.tenure import Absent, Outcome, Progress, Tenure
 
@@ -89,7 +90,11 @@ class Job:
         return {**_uploaded(outcome, content), **self._report(tenure)}
 
     def stock(
-        self, volume: str, content: Optional[Prepared], sha256: str
+        self,
+        volume: str,
+        content: Optional[Prepared],
+        sha256: str,
+        tar: int,
     ) -> dict[str, Any]:
         """
         Commit an upload of the engine's own to one volume.
@@ -101,21 +106,17 @@ class Job:
         Arguments:
             content: None if it should be the newest generation already.
             sha256: of the archive.
+            tar: descriptor of a spool file that holds it.
 
         Returns the answer of upload(); None as its generation if content is
         needed after all. Raises errors.VolumeNotFound too.
         """
         make = functools.partial(StockTenure, volume, sha256)
         with self._tenure(make) as tenure:
-            if volume in tenure.failed:
-                raise tenure.failed[volume]
-            if volume not in {v.id for v in self._volumes()}:
-                raise errors.VolumeNotFound(
-                    domain=self._domain.id,
-                    what=f" {volume}",
-                    path=self._domain.path,
-                )
-            found = content or tenure.content(sha256)
+            found: Optional[Content] = content
+            if found is None:
+                stored = tenure.content(sha256)
+                found = Sent(stored, tar) if stored is not None else None
             answer: dict[str, Any] = {"generation": None}
             if found is not None:
                 answer = _uploaded(tenure.upload(found), found)

@@ -67,6 +67,7 @@ def stock(
     volume: str,
     content: Optional[Prepared],
     sha256: str,
+    tar: int,
     options: Options,
 ) -> dict[str, Any]:
     """Commit an upload of the engine's own; returns that of Job.stock."""
@@ -76,7 +77,7 @@ def stock(
         "sha256": sha256,
         "facts": content.facts() if content else None,
     }
-    return _run(path, request, options, content.fds() if content else ())
+    return _run(path, request, options, content.fds() if content else (tar,))
 
 
 def restore(path: str, wanted: str, options: Options) -> dict[str, Any]:

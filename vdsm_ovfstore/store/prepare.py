@@ -11,11 +11,9 @@ without knowing the generation's number is computed here.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
@@ -24,14 +22,8 @@ from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import segment
 from vdsm_ovfstore.format.archive import RECORD, ArchiveChecker
 from vdsm_ovfstore.format.member import Facts
+from vdsm_ovfstore.store.compress import ZLIB_LEVEL, Frames
 from vdsm_ovfstore.store.content import CHUNK, Part, segment_size
-
-# By `python -m bench.run --levels`, on 16 MiB of OVFs as the engine writes
-# them: level 1 takes 6.9 ms a MiB and stores 15.0 %, 4: 11.1 ms and 11.8 %,
-# 6: 13.6 ms and 10.9 %, 9: 16.1 ms and 10.7 %. From 6 on the room hardly
-# shrinks, and the time disappears behind that of the XML check, 20 ms a MiB
-# (class _Frame).
-ZLIB_LEVEL = 6
 
 # Lines of the index that are compressed at once, in bytes: zlib gives up the
 # interpreter's lock each time, for some microseconds at best.
@@ -82,15 +74,7 @@ class Prepared:
         }
 
     def tar(self) -> Iterator[bytes]:
-        offset = 0
-        while offset < self.length:
-            data = os.pread(self._tar, CHUNK, offset)
-            if not data:
-                raise errors.SourceUnreadable(
-                    path="spool file", reason="shorter than the archive"
-                )
-            offset += len(data)
-            yield data
+        return spooled(self._tar, self.length)
 
     def payload(self, number: int) -> bytes:
         length = self.parts[number].zlib_length
@@ -115,6 +99,7 @@ class Preparer:
             itself must be sound: content that a stock host wrote.
         raw: take any bytes at all (a suspect head); no index is made.
         known: members that were checked before, by SHA-256.
+        level: of zlib.
         spool: directory of the local files; the system's by default.
         received: descriptors to use instead: a file that the caller writes
             the tar to, before it is fed, and an empty one for the body.
@@ -127,6 +112,7 @@ class Preparer:
         strict: bool = True,
         raw: bool = False,
         known: Optional[Mapping[str, Facts]] = None,
+        level: int = ZLIB_LEVEL,
         spool: Optional[str] = None,
         received: Optional[tuple[int, int]] = None,
     ) -> None:
@@ -139,8 +125,6 @@ class Preparer:
         self._pending = bytearray()
         self._start = 0  # tar offset of the first pending byte
         self._cuts: list[int] = []  # member boundaries not yet passed
-        self._parts: list[Part] = []
-        self._frame: Optional[_Frame] = None  # in work
         self._index = zlib.compressobj(ZLIB_LEVEL)
         self._index_chunks: list[bytes] = []
         self._index_length = 0
@@ -149,6 +133,9 @@ class Preparer:
         self._tar, self._body = received or (
             spool_file(spool),
             spool_file(spool),
+        )
+        self._frames = Frames(
+            lambda data: write_spool(self._body, data), level
         )
 
     def feed(self, data: bytes) -> None:
@@ -187,7 +174,7 @@ class Preparer:
                 )
         while self._pending:
             self._cut(self._frame_end())
-        self._put_frame()
+        self._frames.finish()
         self._put_index_lines()
         self._index_chunks.append(self._index.flush())
         index = b"".join(self._index_chunks)
@@ -199,7 +186,7 @@ class Preparer:
                 "length": self._length,
                 "sha256": self._hash.hexdigest(),
                 "entities": self._checker.entities if self._checker else 0,
-                "parts": self._parts,
+                "parts": self._frames.parts,
                 "index_stored": len(index),
                 "index_length": self._index_length,
             },
@@ -209,9 +196,7 @@ class Preparer:
 
     def close(self) -> None:
         """Close the local files, unless finish() handed them over."""
-        if self._frame is not None:
-            self._frame.join()
-            self._frame = None
+        self._frames.close()
         for fd in (self._tar, self._body):
             if fd >= 0:
                 os.close(fd)
@@ -236,8 +221,7 @@ class Preparer:
 
     def _cut(self, end: int) -> None:
         length = end - self._start
-        self._put_frame()
-        self._frame = _Frame(self._start, self._pending[:length])
+        self._frames.add(self._start, self._pending[:length])
         del self._pending[:length]
         self._start = end
 
@@ -246,45 +230,6 @@ class Preparer:
         self._index_chunks.append(self._index.compress(self._index_lines))
         self._index_lines.clear()
 
-    def _put_frame(self) -> None:
-        """Take the frame that is in work, if any."""
-        frame, self._frame = self._frame, None
-        if frame is None:
-            return
-        data = frame.result()
-        write_spool(self._body, data)
-        self._parts.append(Part(frame.offset, frame.length, len(data)))
-
-
-class _Frame(threading.Thread):
-    """
-    Compresses one frame while the next one is received and checked.
-
-    zlib works without the interpreter's lock: with a second processor its
-    time disappears behind that of the XML check.
-    """
-
-    def __init__(self, offset: int, tar: bytearray) -> None:
-        super().__init__(name="compress", daemon=True)
-        self.offset = offset
-        self.length = len(tar)
-        self._tar = tar
-        self._data: Optional[bytes] = None
-        # Where no thread can be had, result() does the work.
-        with contextlib.suppress(RuntimeError):
-            self.start()
-
-    def run(self) -> None:
-        self._data = zlib.compress(self._tar, ZLIB_LEVEL)
-
-    def result(self) -> bytes:
-        if self.ident is not None:
-            self.join()
-        if self._data is None:
-            self.run()
-        assert self._data is not None
-        return self._data
-
 
 def prepare(chunks: Iterator[bytes], **options: Any) -> Prepared:
     """Prepare an archive from pieces. Options are those of Preparer."""
@@ -292,6 +237,19 @@ def prepare(chunks: Iterator[bytes], **options: Any) -> Prepared:
         for data in chunks:
             preparer.feed(data)
         return preparer.finish()
+
+
+def spooled(fd: int, length: int) -> Iterator[bytes]:
+    """What is in a spool file. Raises errors.SourceUnreadable."""
+    offset = 0
+    while offset < length:
+        data = os.pread(fd, min(CHUNK, length - offset), offset)
+        if not data:
+            raise errors.SourceUnreadable(
+                path="spool file", reason="shorter than the archive"
+            )
+        offset += len(data)
+        yield data
 
 
 def spool_file(directory: Optional[str] = None) -> int:

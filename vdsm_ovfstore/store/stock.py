@@ -20,6 +20,7 @@ commit) stays as it is, for an upload to that volume or for whoever heals.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Optional
 
 from vdsm_ovfstore import errors
@@ -32,6 +33,8 @@ from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.healing import Healer
 from vdsm_ovfstore.store.prepare import Prepared
 from vdsm_ovfstore.store.tenure import Tenure
+
+log = logging.getLogger("ovfstore.store")
 
 
 class StockTenure(Tenure):
@@ -49,11 +52,17 @@ class StockTenure(Tenure):
         more["join"] = frozenset([volume])
         super().__init__(*how, **more)
 
+    def begin(self) -> None:
+        """Raises what is wrong with the volume; VolumeNotFound."""
+        super().begin()
+        if not self._receivers():
+            raise self._nothing_written()
+
     def _make_committer(self, *how: Any) -> Committer:
         return StockCommitter(self._volume, *how)
 
     def _make_healer(self, *how: Any) -> Healer:
-        return StockHealer(self._volume, *how)
+        return StockHealer(self._volume, self._sha256, *how)
 
     def _level(self) -> None:
         """Every log gets the newest generation."""
@@ -80,7 +89,9 @@ class StockTenure(Tenure):
         return [c for c in self._working() if c.id == self._volume]
 
     def _nothing_written(self) -> errors.Error:
-        return self.failed.get(self._volume) or super()._nothing_written()
+        return self.failed.get(self._volume) or errors.VolumeNotFound(
+            domain=self._domain, what=f" {self._volume}", path=""
+        )
 
 
 class StockCommitter(Committer):
@@ -108,14 +119,20 @@ class StockCommitter(Committer):
 class StockHealer(Healer):
     """Heals one volume, and adopts what is on the others."""
 
-    def __init__(self, volume: str, *how: Any) -> None:
+    def __init__(self, volume: str, sha256: str, *how: Any) -> None:
         super().__init__(*how)
         self._volume = volume
+        self._sha256 = sha256
 
     def heal(self, copy: Copy) -> None:
         if copy.id == self._volume:
             return super().heal(copy)
-        verdict = classify.classify(copy, self._sources.find_head)
+        find = self._sources.find_head
+        if classify.begins_as_sealed(copy, find):
+            verdict = classify.Verdict(classify.CLEAN)
+        else:
+            verdict = classify.classify(copy, find)
+        log.info("LOOK volume=%s verdict=%s", copy.id, verdict.kind)
         if verdict.kind == classify.ADOPT:
             self._adopt(copy, verdict.length or 0)
         elif verdict.kind == classify.CLEAN:
@@ -123,8 +140,12 @@ class StockHealer(Healer):
             self._seal_description(copy)
 
     def _seal_description(self, copy: Copy) -> None:
-        # That of the volume is in the next seal: that of the upload.
-        if copy.id != self._volume:
+        if copy.id == self._volume:
+            return  # the next seal has it: that of the upload
+        # The engine is about to write the others, too, and their descriptions;
+        # except where it was before, with this archive.
+        newest = self._newest()
+        if newest is not None and newest.sha256 == self._sha256:
             super()._seal_description(copy)
 
     def _commit(

@@ -35,11 +35,11 @@ def _run(request: dict[str, Any], watcher: child.Watcher) -> dict[str, Any]:
         tar, body = request["fds"]
         return job.upload(Prepared(tar, body, request["facts"]))
     if request["verb"] == "stock":
+        tar, *body = request["fds"]
         content = None
-        if request["facts"] is not None:
-            tar, body = request["fds"]
-            content = Prepared(tar, body, request["facts"])
-        return job.stock(request["volume"], content, request["sha256"])
+        if body:
+            content = Prepared(tar, body[0], request["facts"])
+        return job.stock(request["volume"], content, request["sha256"], tar)
     if request["verb"] == "restore":
         return job.restore(request["wanted"])
     if request["verb"] == "pin":
