@@ -111,6 +111,7 @@ def snapshot() -> dict[str, Any]:
     from vdsm.clientIF import clientIF
     from vdsm.rpc import Bridge, http
     from vdsm.storage.image import Image
+    from vdsm.storage.monitor import DomainMonitor
 
     return {
         "api": hasattr(API, "OvfStore"),
@@ -122,6 +123,7 @@ def snapshot() -> dict[str, Any]:
         "words": http.HttpDetector.HTTP_VERBS,
         "to": vars(Image)["copyToImage"],
         "from": vars(Image)["copyFromImage"],
+        "leave": vars(DomainMonitor)["stopMonitoring"],
     }
 
 
@@ -179,6 +181,30 @@ def test_installed(standin: None, tmp_path: Path) -> None:
     assert answer["status"] == {"code": 0, "message": "Done"}
     assert answer["result"]["api"] == 1
     assert issubclass(API.OvfStore, API.APIBase)
+    clientIF.getInstance().prepareForShutdown()
+
+
+def test_a_domain_is_left_after_ours(
+    standin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else sanlock would refuse VDSM to leave its lockspace, for good."""
+    from vdsm.clientIF import clientIF
+
+    from vdsm_ovfstore.plugin.core import Plugin
+
+    monitor = clientIF.getInstance().irs._obj.domainMonitor
+    monitor.found["one"] = object()
+    left: list[tuple[list[str], bool]] = []
+
+    def leave(self: Plugin, domains: list[str]) -> None:
+        left.append((list(domains), "one" in monitor.found))
+        raise RuntimeError("not of VDSM's concern")
+
+    monkeypatch.setattr(Plugin, "leave", leave)
+    assert install.install(str(tmp_path))
+    monitor.stopMonitoring(iter(["one"]))
+    assert left == [(["one"], True)]
+    assert not monitor.found
     clientIF.getInstance().prepareForShutdown()
 
 

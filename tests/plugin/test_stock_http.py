@@ -12,6 +12,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.store.builders import archive, archives, head
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.stock_upload import StockUpload
 from vdsm_ovfstore.host.limits import Limits
+from vdsm_ovfstore.lease.flock import FlockLock
 from vdsm_ovfstore.plugin import answers
 from vdsm_ovfstore.plugin.config import Config, Stock
 
@@ -427,6 +429,37 @@ def test_writers_end_with_the_pool(bed: Bed) -> None:
         assert aborted == [True]
     bed.plugin._watch.look()
     assert aborted == [True]
+
+
+def test_leaving_a_domain(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has ended when VDSM goes on, and its lease is free."""
+    old, new = (archive(bed.domain, [name]) for name in ("web", "db"))
+    assert bed.put(bed.volumes[0], old).status == 200
+    commit, writes = StockUpload.commit, threading.Event()
+
+    def told(self: StockUpload, timeout: float) -> Any:
+        writes.set()
+        return commit(self, timeout)
+
+    monkeypatch.setattr(StockUpload, "commit", told)
+    lock = FlockLock(bed.domain.id, f"{bed.domain.path}/ovf_store")
+    lock.acquire(time.monotonic() + 30)
+    found: list[Any] = []
+    upload = threading.Thread(
+        target=lambda: found.append(bed.put(bed.volumes[0], new))
+    )
+    upload.start()
+    try:
+        assert writes.wait(30)
+        bed.plugin.leave(["another"])
+        assert bed.plugin.writers._tasks
+        bed.plugin.leave([bed.domain.id])
+        wait_for(lambda: not bed.plugin.writers._tasks)
+    finally:
+        upload.join()
+        lock.release()
+    assert found[0].status == 500
+    assert archives(bed.domain) == {1: old}
 
 
 # -- /ovf-store/ --------------------------------------------------------------

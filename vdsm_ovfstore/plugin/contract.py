@@ -114,6 +114,11 @@ CONTRACT = (
     ),
     Name("vdsm.storage.monitor", "DomainMonitor.poolDomains"),
     Name("vdsm.storage.monitor", "DomainMonitor.getDomainsStatus", ("self",)),
+    Name(
+        "vdsm.storage.monitor",
+        "DomainMonitor.stopMonitoring",
+        ("self", "sdUUIDs"),
+    ),
     Name("vdsm.storage.monitor", "Status.actual"),
     Name("vdsm.storage.monitor", "Status.valid"),
     Name("vdsm.storage.monitor", "Status.hasHostId"),

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from vdsm_ovfstore import errors
@@ -36,6 +37,11 @@ _LOOK = 0.5  # seconds, at such a job
 # their way.
 _ENDING = 2.0
 _LAST_ANSWERS = 0.5
+
+# Seconds that VDSM waits for our workers before it leaves a domain; and then
+# for sanlock, which takes back their leases in the background.
+_LEAVING = 2.0
+_RELEASING = 0.3
 
 
 class Plugin:
@@ -100,6 +106,16 @@ class Plugin:
             self._server.stop(_LAST_ANSWERS)
         self.socket = ""
         self._log.close()
+
+    def leave(self, domains: Iterable[str]) -> None:
+        """
+        VDSM is about to leave these domains; returns soon.
+
+        It asks sanlock once to leave the lockspace, which refuses while a
+        worker of ours has a lease there.
+        """
+        if self.writers.leave(frozenset(domains), _LEAVING):
+            time.sleep(_RELEASING)
 
     def _begin_to_heal(self, domain: str) -> None:
         threading.Thread(

@@ -127,9 +127,11 @@ def _known(vdsmapi: Any) -> Any:
 
 
 def _follow(plugin: Any, undo: Callable[..., Any], directory: str) -> None:
-    """Start and stop with VDSM's servers."""
+    """Start and stop with VDSM's servers, and leave domains before it."""
     from vdsm.clientIF import clientIF
+    from vdsm.storage.monitor import DomainMonitor
 
+    leave = DomainMonitor.stopMonitoring
     start, stop = clientIF.start, clientIF.prepareForShutdown
 
     def start_ours_too(self: Any) -> Any:
@@ -144,6 +146,12 @@ def _follow(plugin: Any, undo: Callable[..., Any], directory: str) -> None:
         state.remove(directory)
         return stop(self)
 
+    def leave_after_ours(self: Any, sdUUIDs: Any) -> Any:
+        sdUUIDs = tuple(sdUUIDs)
+        _guarded(lambda: plugin.leave(sdUUIDs))
+        return leave(self, sdUUIDs)
+
+    replace(undo, DomainMonitor, "stopMonitoring", leave_after_ours)
     replace(undo, clientIF, "start", start_ours_too)
     replace(undo, clientIF, "prepareForShutdown", stop_ours_too)
 

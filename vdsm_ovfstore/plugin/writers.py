@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Callable, Protocol
 
 from vdsm_ovfstore import errors
@@ -47,7 +47,7 @@ class Writers:
 
     def __init__(self, check: Callable[[str], object]) -> None:
         self._check = check
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._tasks: list[tuple[str, Abortable]] = []
 
     @contextlib.contextmanager
@@ -64,15 +64,16 @@ class Writers:
         raises.
         """
         mine = (domain, task)
-        with self._lock:
+        with self._changed:
             self._tasks.append(mine)
         try:
             # Only now: from here on it is seen by end().
             self._wait(domain, task, time.monotonic() + timeout)
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._tasks.remove(mine)
+                self._changed.notify_all()
 
     def _wait(self, domain: str, task: Abortable, deadline: float) -> None:
         while True:
@@ -89,10 +90,27 @@ class Writers:
 
     def end(self, may_write: Callable[[str], bool]) -> None:
         """Abort the tasks of domains that may not be written any more."""
-        with self._lock:
+        with self._changed:
             tasks = list(self._tasks)
         for domain, task in tasks:
             if not may_write(domain):
                 if not task.aborted:
                     log.warning("END domain=%s %s", domain, task.what)
                 task.abort(force=True)
+
+    def leave(self, domains: Collection[str], timeout: float) -> bool:
+        """
+        Abort the tasks of these domains, and wait for their end, no longer
+        than timeout seconds. Returns whether there were any.
+        """
+        if not self._writes_to(domains):
+            return False
+        self.end(lambda domain: domain not in domains)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._writes_to(domains), timeout
+            )
+        return True
+
+    def _writes_to(self, domains: Collection[str]) -> bool:
+        return any(domain in domains for domain, _ in self._tasks)

@@ -27,3 +27,7 @@ class DomainMonitor:
 
     def getDomainsStatus(self):
         return list(self.found.items())
+
+    def stopMonitoring(self, sdUUIDs):
+        for domain in sdUUIDs:
+            self.found.pop(domain, None)
