@@ -554,6 +554,32 @@ class PinRefused(Error):
     hint = "Unpin another one, or keep it elsewhere: ovfstore download DOMAIN"
 
 
+class UploadDoubtful(Error):
+    """See store/guard.py."""
+
+    reason: str
+    generation: int
+
+    code = 3561
+    msg = (
+        "The archive is not taken: {self.reason}, compared with generation "
+        "{self.generation}"
+    )
+    hint = (
+        "If that is meant: ovfstore upload DOMAIN SOURCE --force; what is "
+        "there stays in the history"
+    )
+
+
+class NotReached(Error):
+    code = 3562
+    msg = (
+        "{self.what} did not come within {self.seconds:g} s; the newest is "
+        "{self.newest}"
+    )
+    hint = "Run: ovfstore status DOMAIN"
+
+
 # -- the updater -------------------------------------------------------------
 #
 # All of 3500-3549 are taken; 3550-3558 are told by no host. What hosts tell

@@ -121,7 +121,7 @@ def test_errors_of_the_host(site: Site) -> None:
 def test_archives_that_are_refused(site: Site) -> None:
     """Early in a stream that is larger than all buffers between us."""
     with site.client() as host:
-        host.upload(site.domain, archive("a"))
+        host.upload(site.domain, archive("a"), force=True)
         with pytest.raises(errors.NotAnArchive, match="byte 0"):
             host.upload(site.domain, bytes([7]) * 7_000_000)
         with pytest.raises(errors.ArchiveMismatch, match="announced"):
@@ -129,7 +129,7 @@ def test_archives_that_are_refused(site: Site) -> None:
         with pytest.raises(errors.SourceUnreadable, match="after 512 of"):
             host.upload(site.domain, iter([archive("b")[:512]]), 10240)
         # The host has given everything back, and goes on.
-        assert host.upload(site.domain, archive("a"))["unchanged"]
+        assert host.upload(site.domain, archive("a"), force=True)["unchanged"]
 
 
 def test_transfers_are_spent(site: Site) -> None:
@@ -151,7 +151,10 @@ def test_several_at_once(site: Site) -> None:
     with site.client() as host, ThreadPoolExecutor(4) as pool:
         made = list(
             pool.map(
-                lambda n: host.upload(site.domain, archive(f"p{n}")), range(4)
+                lambda n: host.upload(
+                    site.domain, archive(f"p{n}"), force=True
+                ),
+                range(4),
             )
         )
         assert len({m["generation"] for m in made}) == 4
@@ -210,7 +213,7 @@ def test_download_through_a_bad_line(
     data = large(40, "line")
     proxy = Cutter(site.daemon.socket)
     with contextlib.closing(proxy), Client(proxy.url) as host:
-        host.upload(site.domain, data)
+        host.upload(site.domain, data, force=True)
         proxy.cuts = [5000, 60000, 1, 30000]
         assert host.download(site.domain).data == data
         assert proxy.cuts == []

@@ -212,7 +212,7 @@ class Bed:
 
     def upload(self, domain: str, tar: bytes) -> None:
         """As an engine does through the plugin, or a person."""
-        self.client.upload(domain, tar)
+        self.client.upload(domain, tar, force=True)
 
     def stock_write(
         self, domain: str, tar: bytes, volume: Optional[FileVolume] = None

@@ -58,6 +58,11 @@ OTHERS = {
     "deadline": ("5 min", 300.0),
     "verbs": ("2", 2),
     "stop": ("2 s", 2.0),
+    "newest": ("2", 2),
+    "hourly": ("0", 0),
+    "daily": ("7", 7),
+    "monthly": ("18", 18),
+    "drop": ("100", 100),
     "socket": ("/run/other", "/run/other"),
     "group": ("wheel", "wheel"),
     "level": ("debug", "debug"),
@@ -84,6 +89,9 @@ def test_the_service_gets_what_was_set(tmp_path: Path) -> None:
     settings = load([str(tmp_path)]).config.settings()
     assert (settings.jobs, settings.spool) == (5, "/srv/spool")
     assert settings.log_level == 10
+    written(tmp_path, "[history]\nnewest = 3\n[guard]\ndrop = 9\n")
+    settings = load([str(tmp_path)]).config.settings()
+    assert (settings.history.newest, settings.guard_drop) == (3, 9)
 
 
 @pytest.mark.parametrize(

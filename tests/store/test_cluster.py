@@ -33,6 +33,9 @@ pytestmark = [
     pytest.mark.skipif(bool(sanlockd.missing()), reason=sanlockd.missing()),
 ]
 
+# The archives of these tests have nothing in common.
+UPLOAD = ("upload", "--force")
+
 
 def ovfstore(
     host: SanlockHost, *args: str, check: bool = True
@@ -97,7 +100,7 @@ def test_contention(
                 sent[name] = write_archive(source, domain, name)
                 running.append(
                     host.popen(
-                        *("-m", "vdsm_ovfstore", "--json", "upload"),
+                        *("-m", "vdsm_ovfstore", "--json", *UPLOAD),
                         *(domain.path, str(source), "--timeout", "60"),
                         stdout=subprocess.PIPE,
                         stderr=subprocess.PIPE,
@@ -116,7 +119,7 @@ def test_takeover_from_a_dead_host(tmp_path: Path) -> None:
     """Its worker is stopped in the middle, then the host dies."""
     with cluster(tmp_path, 2) as ((one, two), domain):
         old = write_archive(tmp_path / "old.tar", domain, "old")
-        ovfstore(one, "upload", domain.path, str(tmp_path / "old.tar"))
+        ovfstore(one, *UPLOAD, domain.path, str(tmp_path / "old.tar"))
         write_archive(tmp_path / "lost.tar", domain, "lost")
         code = (
             "import os, signal, sys\n"
@@ -138,7 +141,7 @@ def test_takeover_from_a_dead_host(tmp_path: Path) -> None:
 
         new = write_archive(tmp_path / "new.tar", domain, "new")
         source = str(tmp_path / "new.tar")
-        upload = ("upload", domain.path, source, "--timeout")
+        upload = (*UPLOAD, domain.path, source, "--timeout")
         status, answer = ovfstore(two, *upload, "1", check=False)
         assert status == errors.EXIT_BUSY
         error = answer["error"]
@@ -167,11 +170,11 @@ def test_takeover_from_a_dead_host(tmp_path: Path) -> None:
 def test_host_that_did_not_join(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as ((one,), domain):
         write_archive(tmp_path / "1.tar", domain, "one")
-        ovfstore(one, "upload", domain.path, str(tmp_path / "1.tar"))
+        ovfstore(one, *UPLOAD, domain.path, str(tmp_path / "1.tar"))
         with SanlockHost(2) as two:
             write_archive(tmp_path / "2.tar", domain, "two")
             status, answer = ovfstore(
-                *(two, "upload", domain.path, str(tmp_path / "2.tar")),
+                *(two, *UPLOAD, domain.path, str(tmp_path / "2.tar")),
                 check=False,
             )
             assert status == errors.EXIT_ERROR
@@ -190,7 +193,7 @@ def test_member_whose_lease_is_broken(tmp_path: Path) -> None:
                 broken = domain.volumes()[0]
                 lease = Path(broken.lease.path)
                 lease.write_bytes(bytes(lease.stat().st_size))
-            _, answer = ovfstore(one, "upload", domain.path, str(source))
+            _, answer = ovfstore(one, *UPLOAD, domain.path, str(source))
         assert answer["generation"] == 2
         assert [d["volume"] for d in answer["degraded"]] == [broken.id]
         with Reader(FileDomain.open(domain.path)) as reader:

@@ -23,12 +23,14 @@ from vdsm_ovfstore.format.member import ENTITIES, INVALID
 from vdsm_ovfstore.format.segment import IndexEntry
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.store.entities import entity_id, members
+from vdsm_ovfstore.store.forecast import FATES, forecast
 from vdsm_ovfstore.store.reader import (
     UNSEALED,
     Generation,
     GenerationReader,
     Reader,
 )
+from vdsm_ovfstore.store.retention import Settings
 
 if TYPE_CHECKING:
     from vdsm_ovfstore.store.verify import CopyReport, Progress, Report
@@ -72,6 +74,18 @@ def history(reader: Reader) -> dict[str, Any]:
         "generations": [generation_fields(g) for g in generations],
         "copies": len(reader.copies) + len(reader.problems),
     }
+
+
+def preview(reader: Reader, settings: Settings) -> dict[str, Any]:
+    """history(), and what becomes of each of them with the next upload."""
+    found = [forecast(copy, settings) for copy in reader.copies]
+    document = history(reader)
+    for fields in document["generations"]:
+        identity = fields["number"], fields["sha256"]
+        fates = [f.fate(identity) for f in found if f.knows(identity)]
+        # As long as a copy keeps it it can be had.
+        fields["next"] = min(fates, key=FATES.index, default=FATES[0])
+    return document
 
 
 def vms(

@@ -139,6 +139,7 @@ class Runner:
             timeout=timeout,
             deadline=self._settings.deadline,
             buffered=self._settings.buffered,
+            settings=self._settings.history,
             progress=task.write,
             log_level=self._settings.log_level,
             process=lambda module: self._take(module, path),

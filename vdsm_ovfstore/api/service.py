@@ -378,6 +378,7 @@ class Service:
                 functools.partial(
                     self._definition.check_upload_result, "upload"
                 ),
+                None if params["force"] else self.settings.guard_drop,
             )
         )
         return {

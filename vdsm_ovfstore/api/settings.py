@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from typing import Optional
 
+from vdsm_ovfstore.store import guard, retention
 from vdsm_ovfstore.store.launch import DEADLINE
 from vdsm_ovfstore.store.process import Process
 
@@ -56,6 +57,11 @@ class Settings:
     jobs: int = 16
     remember: float = 3600
     remembered: int = 100
+
+    # Per cent of the VMs and templates that an upload may lack before it is
+    # asked whether that is meant, and what of the history is kept.
+    guard_drop: int = guard.DROP
+    history: retention.Settings = retention.Settings()
 
     # The longest that a worker may take after it has the leases.
     deadline: float = DEADLINE

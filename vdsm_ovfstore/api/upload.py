@@ -58,6 +58,7 @@ class Upload(Transfer):
         room: Reservation,
         expires: float,
         check_result: Callable[[dict[str, Any]], None],
+        drop: Optional[int] = None,
     ) -> None:
         super().__init__(domain, size, room, expires)
         self._check_result = check_result
@@ -65,6 +66,7 @@ class Upload(Transfer):
         self._path = path
         self._sha256 = sha256
         self._timeout = timeout
+        self._drop = drop
 
     def begin(self, length: int, sha256: Optional[str]) -> None:
         """
@@ -146,7 +148,9 @@ class Upload(Transfer):
             self, self.domain, self._path, self._timeout
         ) as options:
             self.state = WRITING
-            answer = launch.upload(self._path, prepared, options)
+            answer = launch.upload(
+                self._path, prepared, options, self._drop
+            )
         result = {"domain": self.domain, "path": self._path, **answer}
         self._check_result(result)
         return result

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vdsm_ovfstore.store.launch import Options
     from vdsm_ovfstore.store.prepare import Prepared
     from vdsm_ovfstore.store.recovery import Prospect
+    from vdsm_ovfstore.store.retention import Settings
     from vdsm_ovfstore.store.terms import Terms
 
 
@@ -77,6 +78,10 @@ class Direct:
         self, generation: Optional[str]
     ) -> tuple[Document, Iterator[bytes]]:
         return documents.archive(self._read(), self._generation(generation))
+
+    def preview(self, settings: Settings) -> Document:
+        """What the next upload will let go."""
+        return documents.preview(self._read(shortcut=False), settings)
 
     def diff(self, old: Optional[str], new: Optional[str]) -> Document:
         from vdsm_ovfstore.api import comparison
@@ -129,9 +134,9 @@ class Direct:
 
     # -- writing --------------------------------------------------------------
 
-    def upload(self, source: str, timeout: float) -> Document:
+    def upload(self, source: str, timeout: float, force: bool) -> Document:
         from vdsm_ovfstore.cli.source import open_source
-        from vdsm_ovfstore.store import launch
+        from vdsm_ovfstore.store import guard, launch
         from vdsm_ovfstore.store.terms import check_room, terms
 
         self._domain.writable()
@@ -142,7 +147,10 @@ class Direct:
         try:
             check_room(prepared.segment_size, prepared.sha256, allowed)
             answer = launch.upload(
-                self._domain.path, prepared, self._options(timeout)
+                self._domain.path,
+                prepared,
+                self._options(timeout),
+                None if force else guard.DROP,
             )
         finally:
             prepared.close()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: vdsm-ovfstore contributors
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-"""status and history: what is there, and how old it is."""
+"""status: what is there, and how old it is."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from vdsm_ovfstore.cli.text import (
     age,
     generation_name,
     remark_lines,
-    seconds_since,
     size,
 )
-
-# -- status -------------------------------------------------------------------
 
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,40 +114,3 @@ def _exit_status(verdict: str) -> int:
     if verdict in ("ok", "empty"):
         return errors.EXIT_OK
     return errors.EXIT_LOST if verdict == "lost" else errors.EXIT_DAMAGED
-
-
-# -- history ------------------------------------------------------------------
-
-
-def history_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the generations of a store, newest first."
-    domain_argument(parser)
-
-
-def run_history(args: Any, console: Console) -> int:
-    with open_store(args, console) as store:
-        found = store.history()
-
-    def row(generation: Document) -> tuple[object, ...]:
-        when = generation["time"]
-        return (
-            generation_name(generation),
-            generation["sha256"][:12],
-            when,
-            None if when is None else age(seconds_since(when)),
-            generation["entities"],
-            size(generation["length"]),
-            f"{len(generation['copies'])} of {found['copies']}",
-            generation["kind"],
-            generation["pinned"] or None,
-        )
-
-    console.answer(
-        found,
-        lambda: console.table(
-            "GENERATION DIGEST TIME AGE ENTITIES SIZE COPIES KIND PINNED",
-            map(row, found["generations"]),
-            right="GENERATION AGE ENTITIES SIZE COPIES",
-        ),
-    )
-    return errors.EXIT_OK

@@ -30,7 +30,7 @@ VERBS = (
     ("download", "download", "read a whole archive"),
     ("status", "look", "show the state of a store and its copies"),
     ("list", "listing", "list the stores below a directory"),
-    ("history", "look", "list the generations of a store"),
+    ("history", "history", "list the generations of a store"),
     ("vms", "entities", "list the VMs and templates of a generation"),
     ("show", "entities", "print the OVF of one VM or template"),
     ("extract", "extract", "write OVFs to files"),
@@ -41,6 +41,9 @@ VERBS = (
     ("restore", "past", "make an older generation the newest again"),
     ("pin", "past", "keep a generation, whatever the settings"),
     ("unpin", "past", "let a generation go in its time"),
+    ("wait", "wait", "wait for a generation"),
+    ("maintain", "maintain", "check and repair the stores of this machine"),
+    ("metrics", "metrics", "write metrics for Prometheus"),
     ("salvage", "salvage", "rescue OVFs from damaged storage or an image"),
     ("explain", "explain", "explain an error code"),
 )

@@ -142,11 +142,11 @@ class Remote:
 
     # -- writing --------------------------------------------------------------
 
-    def upload(self, source: str, timeout: float) -> Document:
+    def upload(self, source: str, timeout: float, force: bool) -> Document:
         from vdsm_ovfstore.cli.sending import sized
 
         with sized(source, self._id, self._limit, self._progress) as archive:
-            ticket = self._announce(archive, timeout)
+            ticket = self._announce(archive, timeout, force)
             with self._aborted(ticket):
                 answer = self._client.send(
                     ticket,
@@ -157,10 +157,12 @@ class Remote:
                 )
         return cast(Document, answer)
 
-    def _announce(self, archive: Archive, timeout: float) -> Ticket:
+    def _announce(
+        self, archive: Archive, timeout: float, force: bool
+    ) -> Ticket:
         try:
             return self._client.begin_upload(
-                self._id, archive.length, archive.sha256, timeout
+                self._id, archive.length, archive.sha256, timeout, force=force
             )
         except errors.ArchiveTooLarge as e:
             if not archive.is_cut:

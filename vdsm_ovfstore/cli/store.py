@@ -71,8 +71,11 @@ class Store(Protocol):
 
     def verify(self, quick: bool) -> Document: ...
 
-    def upload(self, source: str, timeout: float) -> Document:
-        """source is what source.open_source takes."""
+    def upload(self, source: str, timeout: float, force: bool) -> Document:
+        """
+        source is what source.open_source takes; force: whatever speaks
+        against it.
+        """
         ...
 
     def create(

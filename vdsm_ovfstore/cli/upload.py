@@ -30,12 +30,18 @@ def upload_arguments(parser: argparse.ArgumentParser) -> None:
         help="a plain tar as the engine makes it, - for stdin, or a "
         "directory of *.ovf and *.xml files",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="take it, though it lacks many VMs, is older than the newest "
+        "generation, or of another domain",
+    )
     timeout_argument(parser)
 
 
 def run_upload(args: Any, console: Console) -> int:
     with open_store(args, console) as store:
-        answer = store.upload(args.source, args.timeout)
+        answer = store.upload(args.source, args.timeout, args.force)
     console.answer(answer, lambda: _uploaded(answer, console))
     warn_degraded(answer, console)
     return errors.EXIT_OK

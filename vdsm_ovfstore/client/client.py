@@ -219,6 +219,7 @@ class Client(Verbs):
         timeout: float = 60,
         progress: Progress = silent,
         pool: Optional[str] = None,
+        force: bool = False,
     ) -> documents.Uploaded:
         """
         Send an archive; returns when it is the newest generation.
@@ -227,6 +228,7 @@ class Client(Verbs):
         size: in bytes; needed where the source does not tell it.
         sha256: of the archive, if it is known: another one is refused.
         timeout: seconds to wait for the leases.
+        force: see begin_upload.
 
         Never repeated by itself, for a commit may have happened. The caller
         may: content that is the newest generation already changes nothing.
@@ -237,7 +239,7 @@ class Client(Verbs):
         """
         with open_source(source, size, sha256) as opened:
             ticket = self.begin_upload(
-                domain, opened.size, opened.sha256, timeout, pool
+                domain, opened.size, opened.sha256, timeout, pool, force
             )
             result = upload(ticket, opened, progress)
         return cast("documents.Uploaded", result)

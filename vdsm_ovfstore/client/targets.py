@@ -30,7 +30,9 @@ class TargetExists(errors.TargetRefused):
 
 
 @contextlib.contextmanager
-def file_behind(path: str) -> Iterator[Callable[[bytes], None]]:
+def file_behind(
+    path: str, mode: int = _MODE
+) -> Iterator[Callable[[bytes], None]]:
     """
     As new_file, for the file that a path leads to.
 
@@ -39,13 +41,16 @@ def file_behind(path: str) -> Iterator[Callable[[bytes], None]]:
     with _refusing(path):
         target = os.path.realpath(path)
         _check(target, path)
-    with new_file(target, True, path) as write:
+    with new_file(target, True, path, mode) as write:
         yield write
 
 
 @contextlib.contextmanager
 def new_file(
-    target: str, replace: bool = False, path: Optional[str] = None
+    target: str,
+    replace: bool = False,
+    path: Optional[str] = None,
+    mode: int = _MODE,
 ) -> Iterator[Callable[[bytes], None]]:
     """
     Gives a function that writes.
@@ -56,6 +61,7 @@ def new_file(
     Arguments:
         replace: what has that name, be it a link.
         path: what errors call it.
+        mode: of the file, less the umask.
 
     Raises TargetExists, errors.TargetRefused.
     """
@@ -64,7 +70,7 @@ def new_file(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         with _refusing(path):
-            fd = os.open(temporary, flags, _MODE)
+            fd = os.open(temporary, flags, mode)
         try:
             yield lambda data: _write(fd, data, path)
             with _refusing(path):

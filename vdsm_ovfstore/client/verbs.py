@@ -226,15 +226,19 @@ class Verbs:
         sha256: Optional[str] = None,
         timeout: float = 60,
         pool: Optional[str] = None,
+        force: bool = False,
     ) -> Ticket:
         """
         Ask for an upload of so many bytes; send() is the rest.
 
         For who wants to know the transfer (ticket.id) before, to abort it.
+        force: take it, though it lacks many VMs, is older than the newest
+        generation, or of another domain (errors.UploadDoubtful).
         """
-        result = self._domain_verb(
-            "upload", domain, pool, size=size, sha256=sha256, timeout=timeout
-        )
+        how = {"size": size, "sha256": sha256, "timeout": timeout}
+        if force:  # a host of an earlier version does not know it
+            how["force"] = True
+        result = self._domain_verb("upload", domain, pool, **how)
         return Ticket(self._pool, self._caller, result)
 
     def begin_download(

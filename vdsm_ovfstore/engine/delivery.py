@@ -261,6 +261,8 @@ class Delivery:
             size,
             sha256,
             self._policy.lease_timeout,
+            # What may be dropped is known here, and was decided.
+            force=True,
         )
         ledger.note_stored(
             self._connection, self._domain, content, answer, self._address

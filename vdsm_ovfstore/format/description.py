@@ -82,7 +82,7 @@ def parse(text: str, domain: str) -> Optional[Description]:
         return None
     if found.get("Disk Description") != DISK_DESCRIPTION:
         return None
-    if domain not in _domains(found.get("Storage Domains")):
+    if domain not in domain_ids(found.get("Storage Domains")):
         return None
     return Description(
         updated=found.get("Updated") is True,
@@ -207,8 +207,8 @@ def _zone(name: str) -> int:
     return -offset if sign == "-" else offset
 
 
-def _domains(value: Any) -> list[str]:
-    """The ids in [{"uuid": id}, ...]."""
+def domain_ids(value: Any) -> list[str]:
+    """The ids in [{"uuid": id}, ...]; as the engine names domains."""
     if not isinstance(value, list):
         return []
     return [

@@ -49,6 +49,7 @@ _STATUS: dict[type[errors.Error], int] = {
     errors.ArchiveTruncated: 422,
     errors.OvfRefused: 422,
     errors.ArchiveMismatch: 422,
+    errors.UploadDoubtful: 409,
     errors.HostBusy: 503,
     errors.LeaseBusy: 503,
     errors.Fenced: 503,

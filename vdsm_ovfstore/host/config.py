@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vdsm_ovfstore.api.settings import Settings
+from vdsm_ovfstore.host.keeping import Guard, History
 from vdsm_ovfstore.host.limits import Limits as ServerLimits
 from vdsm_ovfstore.host.values import (
     ADDRESS,
@@ -112,6 +113,8 @@ class Config:
     storage: Storage = field(default_factory=Storage)
     sanlock: Sanlock = field(default_factory=Sanlock)
     limits: Limits = field(default_factory=Limits)
+    history: History = field(default_factory=History)
+    guard: Guard = field(default_factory=Guard)
     local: Local = field(default_factory=Local)
     log: Log = field(default_factory=Log)
 
@@ -120,6 +123,8 @@ class Config:
         return Settings(
             buffered=self.storage.allow_buffered_io,
             log_level=self.log_level,
+            history=self.history.settings(),
+            guard_drop=self.guard.drop,
             **_common(self.limits, Settings),
         )
 

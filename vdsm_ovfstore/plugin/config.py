@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from vdsm_ovfstore.api.settings import Settings
 from vdsm_ovfstore.host import drop_ins
+from vdsm_ovfstore.host.keeping import Guard, History
 from vdsm_ovfstore.host.limits import Limits as ServerLimits
 from vdsm_ovfstore.host.values import (
     NAME,
@@ -109,6 +110,8 @@ class Config:
     stock: Stock = field(default_factory=Stock)
     heal: Heal = field(default_factory=Heal)
     limits: Limits = field(default_factory=Limits)
+    history: History = field(default_factory=History)
+    guard: Guard = field(default_factory=Guard)
     local: Local = field(default_factory=Local)
     log: Log = field(default_factory=Log)
 
@@ -118,6 +121,8 @@ class Config:
         values = dataclasses.asdict(self.limits)
         return Settings(
             log_level=self.log_level,
+            history=self.history.settings(),
+            guard_drop=self.guard.drop,
             # vdsmd has -20; ours compete with VMs for the processor.
             niceness=0,
             **{k: v for k, v in values.items() if k in wanted},

@@ -25,7 +25,7 @@ from typing import Any, Callable, Optional
 from vdsm_ovfstore import __version__, errors
 from vdsm_ovfstore.format import seal as fmt
 from vdsm_ovfstore.format.seal import Entry, Head, Identity, Seal
-from vdsm_ovfstore.store import retention, space
+from vdsm_ovfstore.store import guard, retention, space
 from vdsm_ovfstore.store.content import Content, Segment, entity_ids
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.membership import Membership
@@ -312,11 +312,13 @@ def _pins_before(
         return {}
     if kind == fmt.UNPROVEN:
         return {older[0].identity: retention.ADOPTED}
+    segment = copy.segment(older[0])
     try:
-        before = copy.segment(older[0]).index().entities()
+        before = segment.index().entities()
+        doubts = guard.doubts(segment, content, copy.volume.domain)
     except (errors.Damaged, errors.StorageFailed):
         return {}  # nothing to keep it for: it is damaged
     dropped = before - entity_ids(content)
     if retention.dropped_many(len(before), len(dropped)):
         return {older[0].identity: retention.SHRINK}
-    return {}
+    return {older[0].identity: retention.DOUBT} if doubts else {}

@@ -24,7 +24,7 @@ from vdsm_ovfstore.lease import Lock, lock_for
 from vdsm_ovfstore.lease.address import LeaseAddress
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
-from vdsm_ovfstore.store import membership, retention
+from vdsm_ovfstore.store import guard, membership, retention
 from vdsm_ovfstore.store.child import WAITING
 from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
@@ -78,14 +78,22 @@ class Job:
         self._locked_at = 0.0
         self._lease_seconds = 0.0
 
-    def upload(self, content: Prepared) -> dict[str, Any]:
+    def upload(
+        self, content: Prepared, drop: Optional[int] = None
+    ) -> dict[str, Any]:
         """
         Commit a prepared archive as the newest generation.
 
+        Arguments:
+            drop: see guard.objections(); None: nothing speaks against it.
+
         Returns the answer: generation, sha256, length, entities, time,
-        unchanged, copies, degraded, healed, lease_seconds.
+        unchanged, copies, degraded, healed, lease_seconds. Raises
+        errors.UploadDoubtful, NoCopyWritten and what each copy met.
         """
         with self._tenure() as tenure:
+            if drop is not None:
+                self._check_doubts(tenure, content, drop)
             outcome = tenure.upload(content)
         return {**_uploaded(outcome, content), **self._report(tenure)}
 
@@ -119,8 +127,37 @@ class Job:
                 found = Sent(stored, tar) if stored is not None else None
             answer: dict[str, Any] = {"generation": None}
             if found is not None:
+                self._tell_doubts(tenure, volume, found)
                 answer = _uploaded(tenure.upload(found), found)
         return {**answer, **self._report(tenure)}
+
+    def _check_doubts(
+        self, tenure: Tenure, content: Content, drop: int
+    ) -> None:
+        """
+        Raises errors.UploadDoubtful when something speaks against content.
+        """
+        newest = tenure.newest()
+        before = tenure.content(newest.sha256) if newest else None
+        if not newest or not before or newest.sha256 == content.sha256:
+            return
+        found = guard.objections(before, content, self._domain.id, drop)
+        if found:
+            raise errors.UploadDoubtful(
+                reason="; ".join(found), generation=newest.generation
+            )
+
+    def _tell_doubts(
+        self, tenure: Tenure, volume: str, content: Content
+    ) -> None:
+        """The engine is not refused; the commit pins what is there."""
+        try:
+            self._check_doubts(tenure, content, guard.DROP)
+        except errors.UploadDoubtful as e:
+            log.warning(
+                "DOUBT volume=%s generation=%d %s",
+                *(volume, e.generation, e.reason),
+            )
 
     def restore(self, wanted: str) -> dict[str, Any]:
         """

@@ -49,15 +49,21 @@ class Options:
         self.started = started
 
 
-def upload(path: str, content: Prepared, options: Options) -> dict[str, Any]:
+def upload(
+    path: str,
+    content: Prepared,
+    options: Options,
+    drop: Optional[int] = None,
+) -> dict[str, Any]:
     """
     Commit a prepared archive; returns the answer of Job.upload.
 
-    Raises errors.Error: what the worker met, or WorkerFailed.
+    drop as there. Raises errors.Error: what the worker met, or WorkerFailed.
     """
     request = {
         "verb": "upload",
         "facts": content.facts(),
+        "drop": drop,
     }
     return _run(path, request, options, content.fds())
 

@@ -15,6 +15,7 @@ from vdsm_ovfstore.format.seal import Entry, Identity
 # give way when an archive needs the room.
 USER = "user"
 SHRINK = "shrink"  # the next generation dropped many entities
+DOUBT = "doubt"  # the next one is older, or of another domain: guard.py
 ADOPTED = "adopted"  # the next generation came from a stock host
 RETURNED = "returned"  # only this copy has it, and it was away
 FORK = "fork"  # another content has the same number
@@ -158,7 +159,7 @@ def single_pins(
 
 def _kept_pins(aged: list[Entry]) -> list[Entry]:
     """Of our own pins: the newest, and the one with most entities."""
-    pins = [e for e in aged if e.pinned in (SHRINK, ADOPTED)]
+    pins = [e for e in aged if e.pinned in (SHRINK, DOUBT, ADOPTED)]
     if not pins:
         return []
     return [pins[0], max(pins, key=lambda e: e.entities)]

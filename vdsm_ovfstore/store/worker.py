@@ -33,13 +33,12 @@ def _run(request: dict[str, Any], watcher: child.Watcher) -> dict[str, Any]:
     )
     if request["verb"] == "upload":
         tar, body = request["fds"]
-        return job.upload(Prepared(tar, body, request["facts"]))
+        content = Prepared(tar, body, request["facts"])
+        return job.upload(content, request.get("drop"))
     if request["verb"] == "stock":
-        tar, *body = request["fds"]
-        content = None
-        if body:
-            content = Prepared(tar, body[0], request["facts"])
-        return job.stock(request["volume"], content, request["sha256"], tar)
+        tar, *more = request["fds"]
+        sent = Prepared(tar, more[0], request["facts"]) if more else None
+        return job.stock(request["volume"], sent, request["sha256"], tar)
     if request["verb"] == "restore":
         return job.restore(request["wanted"])
     if request["verb"] == "pin":
