@@ -138,7 +138,7 @@ class TestLost:
         result = lossy.cli("verify", lossy.path)
         assert f"Lost of generation 2: {newest['lost'][0]}" in result.text
         assert result.text.endswith(
-            f"Next: ovfstore extract {lossy.path} -o DIR\n"
+            f"Next: ovfstore salvage {lossy.path} -o DIR\n"
         )
 
     def test_extract_goes_on(self, lossy: Store, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ class TestLost:
         answer = store.json("verify", status=4)
         assert answer["recoverable"] == 0
         assert answer["generations"][0]["verdict"] == "lost"
-        assert answer["next_step"].startswith("ovfstore upload")
+        assert answer["next_step"].startswith("ovfstore salvage")
 
 
 class TestMissing:

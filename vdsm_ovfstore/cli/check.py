@@ -21,6 +21,7 @@ from vdsm_ovfstore.cli.text import (
 )
 
 _COPIES = 2  # what create makes without being told
+_SALVAGE = "ovfstore salvage DOMAIN -o DIR"
 _SHOWN = 10  # names of damaged VMs on one line
 
 
@@ -53,7 +54,7 @@ def _lines(found: Document, step: str, console: Console) -> Iterator[str]:
     yield f"Store of domain {found['domain']}: {found['verdict']}"
     yield ""
     yield from console.table(
-        "COPY VERDICT HEAD SEGMENTS DAMAGED",
+        "COPY VERDICT HEAD SEGMENTS DAMAGED NEXT",
         map(_copy_row, found["copies"]),
         right="SEGMENTS DAMAGED",
     )
@@ -61,7 +62,7 @@ def _lines(found: Document, step: str, console: Console) -> Iterator[str]:
     if generations:
         yield ""
         yield from console.table(
-            "GENERATION DIGEST KIND VERDICT RECOVERABLE",
+            "GENERATION DIGEST KIND VERDICT RECOVERABLE NEXT",
             map(_generation_row, generations),
             right="GENERATION RECOVERABLE",
         )
@@ -86,7 +87,15 @@ def _copy_row(copy: Document) -> tuple[object, ...]:
         copy["head"],
         len(segments),
         damaged,
+        _copy_step(copy),
     )
+
+
+def _copy_step(copy: Document) -> str:
+    if not copy["member"]:
+        return "create"
+    mended = copy["verdict"] in ("ok", "empty", "unsealed")
+    return "-" if mended and not copy["excluded"] else "repair"
 
 
 def _generation_row(generation: Document) -> tuple[object, ...]:
@@ -97,7 +106,14 @@ def _generation_row(generation: Document) -> tuple[object, ...]:
         generation["kind"],
         generation["verdict"],
         f"{recoverable} of {generation['entities']}",
+        _generation_step(generation),
     )
+
+
+def _generation_step(generation: Document) -> str:
+    if generation["whole"]:
+        return "repair" if generation["damaged_on"] else "-"
+    return "extract" if generation["recoverable_entities"] else "salvage"
 
 
 def _lost(generation: Document) -> str:
@@ -122,24 +138,47 @@ def _next_step(found: Document) -> str:
     """The command to type next."""
     if found["verdict"] == "ok":
         return "ovfstore vms DOMAIN"
-    if found["verdict"] == "empty" or found["newest"] is None:
+    if found["verdict"] == "empty":
         return "ovfstore upload DOMAIN SOURCE"
-    generations, newest = found["generations"], _identity(found["newest"])
-    first = next(g for g in generations if _identity(g) == newest)
-    if first["whole"]:
-        # Only create makes copies, and members of those that are none.
-        copies = found["copies"]
-        members = sum(c["member"] for c in copies)
-        wanting = members < max(_COPIES, len(copies))
-        verb = "create" if wanting else "repair"
-        return f"ovfstore {verb} DOMAIN"
-    partial = next(filter(_has_some, generations), None)
-    if partial is None:
-        return "ovfstore upload DOMAIN SOURCE"
-    number = ""
-    if partial is not first:
-        number = f" --generation {partial['number']}"
-    return f"ovfstore extract DOMAIN{number} -o DIR"
+    newest = found["newest"]
+    if newest is None:
+        return "ovfstore repair DOMAIN" if _holds_any(found) else _SALVAGE
+    generations = found["generations"]
+    first = next(
+        g for g in generations if _identity(g) == _identity(newest)
+    )
+    if not first["whole"] or not _can_be_mended(found):
+        return _SALVAGE
+    # Only create makes copies, and members of those that are none.
+    copies = found["copies"]
+    members = sum(c["member"] for c in copies)
+    wanting = members < max(_COPIES, len(copies))
+    return f"ovfstore {'create' if wanting else 'repair'} DOMAIN"
+
+
+def _holds_any(found: Document) -> bool:
+    """A log holds sound generations, though nothing names them."""
+    return any(
+        s["verdict"] == "ok" for c in found["copies"] for s in c["segments"]
+    )
+
+
+def _can_be_mended(found: Document) -> bool:
+    """Is there more than segments of which nobody has the whole?"""
+    broken = {_identity(g) for g in found["generations"] if not g["whole"]}
+    if not broken:
+        return True
+    for copy in found["copies"]:
+        bad = {
+            (s["generation"], s["sha256"])
+            for s in copy["segments"]
+            if s["verdict"] != "ok"
+        }
+        if bad - broken or copy["head"] != "ok" or not copy["member"]:
+            return True
+        if copy["verdict"] != "ok" and not bad:
+            return True
+    return False
 
 
 def _has_some(generation: Document) -> bool:

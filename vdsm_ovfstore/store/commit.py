@@ -179,11 +179,13 @@ class Committer:
         identity: Identity,
         when: int,
         kind: str,
+        pinned: str = "",
     ) -> None:
         """Let a log have a generation that its head does not show."""
         # With the newest, one that was there before makes two.
         self.keep(copy, content, identity[0], when, kind, newest=1)
-        self.seal(copy, kind=fmt.CLAIM, introduces=identity)
+        pins = {identity: pinned} if pinned else None
+        self.seal(copy, kind=fmt.CLAIM, introduces=identity, pins=pins)
 
     def rewrite(self, copy: Copy, entry: Entry) -> bool:
         """

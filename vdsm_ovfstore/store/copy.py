@@ -149,6 +149,30 @@ class Copy:
         higher, or its seal is not the one that we know. Not asked before the
         claim: what comes late until then has a lower epoch than it.
         """
+        newest = self._check_ours()
+        assert self.ring is not None
+        last = newest.sequence if newest else (0, 0)
+        counter = last[1] + 1 if last[0] == epoch else 1
+        new = base._replace(sequence=(epoch, counter), **changes)
+        self.ring.write(new)
+        self.seal = new
+
+    def clear_slots(self) -> int:
+        """
+        Empty the slots of the ring that hold no sound seal; returns how many.
+
+        Raises errors.Fenced as put_seal().
+        """
+        if self.ring is None or self.seal is None:
+            return 0
+        self._check_ours()
+        unsound = self.ring.unsound()
+        for number in unsound:
+            self.ring.clear(number)
+        return len(unsound)
+
+    def _check_ours(self) -> Optional[Seal]:
+        """Nobody has sealed since; returns the newest seal."""
         assert self.ring is not None
         newest = self.ring.newest if self._just_read else self.ring.read()
         self._just_read = False
@@ -157,11 +181,7 @@ class Copy:
                 domain=self.volume.domain,
                 reason=f"volume {self.id} has a seal that is not ours",
             )
-        last = newest.sequence if newest else (0, 0)
-        counter = last[1] + 1 if last[0] == epoch else 1
-        new = base._replace(sequence=(epoch, counter), **changes)
-        self.ring.write(new)
-        self.seal = new
+        return newest
 
     def write_segment(self, segment: Writable, offset: int) -> None:
         """Write, flush and read back a segment. Raises errors.Error."""

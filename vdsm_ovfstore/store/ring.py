@@ -48,6 +48,30 @@ class Ring:
         """All sound seals, newest first."""
         return list(self._sound())
 
+    def unsound(self) -> list[int]:
+        """
+        The slots that hold something, and no sound seal of this volume.
+
+        A crash while a seal was written leaves one, and so does damage.
+        """
+        return [
+            number
+            for number, slot in enumerate(self._slots)
+            if number in self.unreadable
+            or (slot is None or slot.seal() is None)
+            and self._bytes[number].strip(b"\0")
+        ]
+
+    def clear(self, number: int) -> None:
+        """
+        Write zeros over a slot that holds no sound seal.
+
+        Durable and read back when this returns. Raises errors.StorageFailed.
+        """
+        log.info("CLEAR volume=%s slot=%d", self._volume.id, number)
+        self._put(number, bytes(SLOT_SIZE))
+        self._slots[number] = None
+
     def read(self, tolerant: bool = False) -> Optional[Seal]:
         """
         Read the ring; return the newest seal, or None.
@@ -97,6 +121,11 @@ class Ring:
             len(new.entries),
         )
         data = self._packed(new)
+        self._put(number, data)
+        self._slots[number] = seal.sketch(data)
+        self.newest = new
+
+    def _put(self, number: int, data: bytes) -> None:
         offset = self.offset + number * SLOT_SIZE
         self._volume.log_write(offset, data)
         self._volume.log_flush()
@@ -104,11 +133,10 @@ class Ring:
             raise errors.StorageFailed(
                 operation="read back",
                 path=self._volume.log_path,
-                reason=f"seal in slot {number} is not what was written",
+                reason=f"slot {number} of the seal ring is not what was "
+                "written",
             )
-        self._slots[number] = seal.sketch(data)
         self._bytes[number] = data
-        self.newest = new
 
     @staticmethod
     def _packed(new: Seal) -> bytes:

@@ -136,9 +136,13 @@ class StoredSegment:
         What is compressed is not expanded: the digests of the frames bind
         the bytes that were prepared from the archive.
         """
+        header = self.header
         self.index_data()
+        self._check_padding(segment.HEADER_SIZE, header.table_size)
+        self._check_padding(header.index_position, header.index_stored)
         for frame in self.frames:
             self._frame(frame)
+            self._check_padding(frame.position, frame.stored)
 
     # -- reading --------------------------------------------------------------
 
@@ -200,12 +204,18 @@ class StoredSegment:
         return data
 
     def _read(self, position: int, length: int) -> bytes:
-        if position + align(length) > self._entry.stored:
+        if align(position + length) > self._entry.stored:
             raise self._damaged("a part lies beyond the end of the segment")
         data = self._log.log_read(self._entry.offset + position, length)
         if len(data) != length:
             raise self._damaged("the log is shorter than the segment")
         return data
+
+    def _check_padding(self, position: int, length: int) -> None:
+        """Nobody reads it; but what changes there may change elsewhere."""
+        start, end = position + length, position + align(length)
+        if end > start and self._read(start, end - start).strip(b"\0"):
+            raise self._damaged(f"bytes {start} to {end} should be zeros")
 
     def _damaged(self, reason: str) -> errors.Damaged:
         path = self._log.log_path

@@ -26,7 +26,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import seal as fmt
 from vdsm_ovfstore.format.seal import Entry, Identity, Seal
-from vdsm_ovfstore.store import membership, retention
+from vdsm_ovfstore.store import history, membership, retention
 from vdsm_ovfstore.store.commit import Committer
 from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
@@ -95,18 +95,22 @@ class Tenure:
         self._absent = dict(absent or {})
         self._join = join
         self._forget = forget
+        self._deep = deep
+        # Asked now: the claim is written over one of these slots.
+        self._torn = {c.id for c in copies if c.ring and c.ring.unsound()}
         self._progress = progress
         self._now = now
         self._targets = list(copies)
         self._sources = Sources(self._copies)
         self._high = self._sources.highest_number()
         epoch = max((s.sequence[0] for s in self._seals()), default=0) + 1
+        self._settings = settings or retention.Settings()
         self._committer = self._make_committer(
             domain,
             epoch,
             host,
             self._sources,
-            settings or retention.Settings(),
+            self._settings,
             now,
         )
         self._healer = self._make_healer(
@@ -137,6 +141,10 @@ class Tenure:
         self._settle_members()
         self._heal()
         self._level()
+        if self._deep:
+            self._level_history()
+        for copy in self._working():
+            self._guard(copy, self._clear_slots)
         self._exclude_failed()
 
     def upload(self, content: Content) -> Outcome:
@@ -259,6 +267,9 @@ class Tenure:
     def _heal(self) -> None:
         for copy in sorted(self._working(), key=self._healing_order):
             self._progress(f"checking copy {copy.id}")
+            if self._deep and copy.id in self._torn:
+                what = self._committer, self._healer.done.append
+                self._guard(copy, history.name_again, *what)
             self._guard(copy, self._healer.heal)
 
     def _healing_order(self, copy: Copy) -> tuple[bool, int, str]:
@@ -312,6 +323,28 @@ class Tenure:
         self._healer.done.append(
             f"wrote generation {newest.generation} on {copy.id}"
         )
+
+    def _level_history(self) -> None:
+        """Let each copy have the older generations of the others."""
+        copies = [c for c in self._working() if c.seal is not None]
+        known = history.wanted(copies, self._settings)
+        for copy in copies:
+            self._guard(
+                copy,
+                history.complete,
+                known,
+                self._sources,
+                self._committer,
+                self._healer.done.append,
+            )
+
+    def _clear_slots(self, copy: Copy) -> None:
+        """What crashes and damage leave in the ring looks like damage."""
+        count = copy.clear_slots()
+        if count and self._deep:
+            self._healer.done.append(
+                f"cleared {count} damaged seals on {copy.id}"
+            )
 
     def _pin_single(self, copy: Copy, newest: Entry) -> None:
         """Pin what only this copy has, and would be lost with it."""

@@ -10,27 +10,26 @@ Is everything there, and is it right? Reads only, takes no lock.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import Callable, NamedTuple, Optional
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.format.seal import Entry
 from vdsm_ovfstore.store import classify
+from vdsm_ovfstore.store import segments as single
+from vdsm_ovfstore.store.carve import newer
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.reader import Generation, Reader
-from vdsm_ovfstore.store.salvage import UNUSABLE
+from vdsm_ovfstore.store.segments import SegmentReport, check_segment
 from vdsm_ovfstore.store.sources import Sources
-from vdsm_ovfstore.store.stored import StoredSegment
 
 log = logging.getLogger("ovfstore.store")
 
 # The verdict on a copy.
-OK = "ok"
+OK = single.OK
+DAMAGED = single.DAMAGED
 BEHIND = "behind"  # sound, but not at the newest generation
 INTERRUPTED = "interrupted"  # the next writer finishes it
 FOREIGN = "foreign"  # a stock host wrote it; the next writer adopts it
-DAMAGED = "damaged"
 UNREADABLE = "unreadable"
 UNSEALED = "unsealed"  # written by stock hosts only
 EMPTY = "empty"
@@ -46,20 +45,6 @@ _HEADS = {
     classify.ADOPT: FOREIGN,
     classify.SUSPECT: DAMAGED,
 }
-
-
-class SegmentReport(NamedTuple):
-    """
-    One generation, or suspect, on one copy.
-
-    entities are those that cannot be read from this copy.
-    """
-
-    generation: int
-    sha256: str
-    verdict: str
-    reason: str
-    entities: list[str]
 
 
 class CopyReport(NamedTuple):
@@ -127,8 +112,9 @@ def verify(
         if segments:
             for entry in copy.entries():
                 progress(copy.id, done, total)
-                found.append(_check_segment(copy, entry, deep))
+                found.append(check_segment(copy, entry, deep))
                 done += 1
+            found += _unnamed(copy)
         copies.append(_check_copy(reader, copy, newest, found))
     progress("", total, total)
     for volume, error in reader.problems.items():
@@ -150,11 +136,30 @@ def verify(
         generations=generations,
         copies=copies,
         problems=problems,
-        notes=_notes(reader),
+        notes=_notes(reader, generations),
     )
 
 
-def _notes(reader: Reader) -> list[str]:
+def _notes(reader: Reader, generations: list[Generation]) -> list[str]:
+    return [*_single(reader, generations), *_orphans(reader)]
+
+
+def _single(reader: Reader, generations: list[Generation]) -> list[str]:
+    """Generations that not every member has: no fault, but to be known."""
+    sealed = {
+        c.id for c in reader.copies if c.seal and reader.is_member(c.id)
+    }
+    few = [
+        str(g.number)
+        for g in generations
+        if g.copies and not sealed <= set(g.copies)
+    ]
+    if not few:
+        return []
+    return [f"not on every copy: generation {', '.join(few)}"]
+
+
+def _orphans(reader: Reader) -> list[str]:
     """Logs whose volume is gone: still readable, and nobody's."""
     if reader.other_problems or reader.problems:
         return []  # what cannot be read may be there
@@ -172,52 +177,19 @@ def _newest(reader: Reader) -> Optional[Generation]:
         return None
 
 
-def _check_segment(copy: Copy, entry: Entry, deep: bool) -> SegmentReport:
-    segment = copy.segment(entry)
-    reason, entities = "", []
-    try:
-        segment.index()
-        assert segment.frames is not None
-        if deep:
-            _check_bytes(segment)
-    except UNUSABLE as e:
-        reason = str(e)
-        entities = _damaged_entities(segment)
-    return SegmentReport(
-        entry.generation,
-        entry.sha256,
-        DAMAGED if reason else OK,
-        reason,
-        entities,
-    )
+def _unnamed(copy: Copy) -> list[SegmentReport]:
+    """
+    The generations in a log that has no seal, or has lost newer ones.
 
-
-def _check_bytes(segment: StoredSegment) -> None:
-    segment.verify()
-    digest = hashlib.sha256()
-    for data in segment.tar():
-        digest.update(data)
-    if digest.hexdigest() != segment.sha256:
-        raise errors.Damaged(
-            what=f"Generation {segment.header.generation}",
-            reason="the archive does not match its digest",
-        )
-
-
-def _damaged_entities(segment: StoredSegment) -> list[str]:
-    """Which members cannot be read; all of them when even that is lost."""
-    try:
-        index, bad = segment.index(), segment.damaged_frames()
-    except UNUSABLE:
-        return ["*"]
+    The space between segments holds what was evicted, too: that is not asked
+    for, and in a log whose seals are sound nobody looks.
+    """
+    ring = copy.ring
+    if ring is None or copy.seal is not None and not ring.unsound():
+        return []
     return [
-        member.entity or member.name
-        for member in index
-        if any(
-            member.offset < frame.end
-            and frame.offset < member.offset + member.length
-            for frame in bad
-        )
+        SegmentReport(e.generation, e.sha256, OK, "no seal names it", [])
+        for e in newer(copy.volume, copy.volume.domain, copy.entries())
     ]
 
 
@@ -247,6 +219,9 @@ def _check_copy(
         reason = next(s.reason for s in segments if s.verdict == DAMAGED)
     elif head == OK and newest and shown and shown.identity != newest.identity:
         judged = BEHIND
+    elif head in (OK, EMPTY, UNSEALED):
+        reason = _doubts(reader, copy, head, segments)
+        judged = DAMAGED if reason else head
     seal = reader.seal
     excluded = ""
     if seal is not None:
@@ -273,6 +248,24 @@ def _check_copy(
         log_size=ring.offset if ring else 0,
         segments=segments,
     )
+
+
+def _doubts(
+    reader: Reader, copy: Copy, head: str, segments: list[SegmentReport]
+) -> str:
+    """What is wrong with the log of a copy whose head is right; or ""."""
+    ring = copy.ring
+    if copy.seal is not None:
+        slots = ring.unsound() if ring else []
+        if slots:
+            numbers = ", ".join(map(str, slots))
+            return f"no sound seal in slot {numbers} of its log"
+    elif segments:
+        return "there is no seal in its log, but there are generations"
+    elif reader.seal is not None and head != EMPTY:
+        if reader.is_member(copy.id):
+            return "there is no seal in its log" if ring else "it has no log"
+    return ""
 
 
 def _unreadable(
