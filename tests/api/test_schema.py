@@ -206,7 +206,8 @@ def test_defaults_are_filled_in() -> None:
     }
     assert asked == {"storagedomainID": DOMAIN}
     given_ = {**asked, "timeout": 0.5}
-    assert DEFINITION.check_params("repair", given_) == given_
+    full = {**given_, "collectOrphans": False}
+    assert DEFINITION.check_params("repair", given_) == full
 
 
 @pytest.mark.parametrize(

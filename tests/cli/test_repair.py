@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.cli.harness import Store, damage
+from vdsm_ovfstore.format.seal import RING_SIZE
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.store.reader import Reader
 
@@ -67,6 +69,42 @@ def test_missing_log_is_made_from_the_head(store: Store) -> None:
     assert answer["generation"] == before["generation"]
     assert answer["sha256"] == before["sha256"]
     store.ok("verify")
+
+
+def test_orphans_are_told_of_and_collected_in_time(store: Store) -> None:
+    log, image = store.log(0), Path(store.copies()[0]["path"]).parent
+    shutil.rmtree(image)
+    store.json("repair", status=3)  # a copy is missing
+    store.ok("create")
+    title = f"the log of volume {log.name[:36]} is left, the volume is gone"
+    assert store.json("status")["notes"] == [title]
+    (note,) = store.json("verify")["notes"]
+    assert note.startswith(title) and "it holds generation 1" in note
+    assert store.json("repair", "--collect-orphans")["healed"] == []
+    assert log.exists()
+    log.with_name(log.name + ".left").write_text("2026-01-01T00:00:00Z\n")
+    out = store.ok("repair", "--collect-orphans").text
+    assert f"Mended: removed a log that is not used: {title}" in out
+    assert not log.exists()
+    assert store.json("verify")["notes"] == []
+
+
+def test_generations_that_no_seal_names_come_back(store: Store) -> None:
+    """Both rings are gone, and both heads: verify tells what to type."""
+    store.upload("web", "db", "mail")
+    before = store.json("history")["generations"]
+    for number, copy in enumerate(store.copies()):
+        log = store.log(number)
+        damage(log, log.stat().st_size - RING_SIZE, RING_SIZE)
+        Path(copy["path"]).write_bytes(b"not an archive")
+    answer = store.json("verify", status=3)
+    assert answer["next_step"] == f"ovfstore repair {store.path}"
+    store.json("repair")
+    after = store.json("history")["generations"]
+    assert [(g["number"], g["sha256"]) for g in after] == [
+        (g["number"], g["sha256"]) for g in before
+    ]
+    assert store.names() == ["db", "mail", "web"]
 
 
 def test_damage_on_both_copies_stays_reported(store: Store) -> None:

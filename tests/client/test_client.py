@@ -127,6 +127,7 @@ NAMES = {
     "jobID": "job",
     "jobIDs": "jobs",
     "transferID": "transfer",
+    "collectOrphans": "collect",
 }
 
 

@@ -298,7 +298,10 @@ class Service:
         return {"jobID": job.id}
 
     def _repair(self, params: Params) -> Result:
-        job = self._start_writer("repair", params, launch.repair)
+        run = functools.partial(
+            launch.repair, collect=params["collectOrphans"]
+        )
+        job = self._start_writer("repair", params, run)
         return {"jobID": job.id}
 
     def _restore(self, params: Params) -> Result:

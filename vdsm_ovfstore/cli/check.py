@@ -129,7 +129,7 @@ def _lost(generation: Document) -> str:
 def _exit_status(found: Document) -> int:
     if found["verdict"] in ("ok", "empty"):
         return errors.EXIT_OK
-    if any(map(_has_some, found["generations"])):
+    if any(map(_has_some, found["generations"])) or _holds_any(found):
         return errors.EXIT_DAMAGED
     return errors.EXIT_LOST
 

@@ -165,11 +165,12 @@ class Direct:
         )
         return self._document(answer)
 
-    def repair(self, timeout: float) -> Document:
+    def repair(self, timeout: float, collect: bool) -> Document:
         from vdsm_ovfstore.store import launch
 
         self._domain.writable()
-        answer = launch.repair(self._domain.path, self._options(timeout))
+        options = self._options(timeout)
+        answer = launch.repair(self._domain.path, options, collect)
         return self._document(answer)
 
     def restore(self, generation: str, timeout: float) -> Document:

@@ -181,8 +181,9 @@ class Remote:
         job = self._client.create(self._id, copies, capacity, timeout)
         return self._wait(job)
 
-    def repair(self, timeout: float) -> Document:
-        return self._wait(self._client.repair(self._id, timeout))
+    def repair(self, timeout: float, collect: bool) -> Document:
+        job = self._client.repair(self._id, timeout, collect=collect)
+        return self._wait(job)
 
     def restore(self, generation: str, timeout: float) -> Document:
         return self._wait(self._client.restore(self._id, generation, timeout))

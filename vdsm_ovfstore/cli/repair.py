@@ -27,11 +27,17 @@ def repair_arguments(parser: argparse.ArgumentParser) -> None:
     )
     domain_argument(parser)
     timeout_argument(parser)
+    parser.add_argument(
+        "--collect-orphans",
+        action="store_true",
+        help="remove the logs that no volume has used for a month, unless "
+        "they have a VM that no generation has",
+    )
 
 
 def run_repair(args: Any, console: Console) -> int:
     with open_store(args, console) as store:
-        answer = store.repair(args.timeout)
+        answer = store.repair(args.timeout, args.collect_orphans)
     console.answer(answer, lambda: _repaired(answer, console))
     warn_degraded(answer, console)
     return errors.EXIT_DAMAGED if answer["degraded"] else errors.EXIT_OK

@@ -157,16 +157,27 @@ class Verbs:
         )
 
     def repair(
-        self, domain: str, timeout: float = 60, pool: Optional[str] = None
+        self,
+        domain: str,
+        timeout: float = 60,
+        pool: Optional[str] = None,
+        collect: bool = False,
     ) -> str:
         """
         Mend what can be mended; returns the job.
 
         timeout: seconds to wait for the leases. Never sent twice; but it
         may be called again: what is sound is left alone.
+        collect: remove the logs that nobody has used for a month.
         """
         return self._job(
-            self._domain_verb("repair", domain, pool, timeout=timeout)
+            self._domain_verb(
+                "repair",
+                domain,
+                pool,
+                timeout=timeout,
+                collectOrphans=collect or None,
+            )
         )
 
     def restore(

@@ -34,7 +34,9 @@ from vdsm_ovfstore.storage.volumefiles import LOG_SUFFIX, META_SUFFIX
 
 log = logging.getLogger("ovfstore.rescue")
 
-_OURS = re.compile(rf"{UUID}\.(?:log|head\.[0-9a-f]{{1,32}})")
+_OURS = re.compile(
+    rf"{UUID}\.(?:log(?:\.[0-9a-f]{{16}})?|head\.[0-9a-f]{{1,32}})"
+)
 
 
 @contextmanager
@@ -110,7 +112,7 @@ def _domains_in(path: str) -> list[str]:
 
 def _domain(tree: Tree, problems: list[errors.Error]) -> Iterator[Source]:
     logs = [n for n in _names(tree, problems, STORE) if _OURS.fullmatch(n)]
-    named = {n.partition(".")[0] for n in logs if n.endswith(LOG_SUFFIX)}
+    named = {n.partition(".")[0] for n in logs if LOG_SUFFIX in n}
     for name in logs:
         yield from _tried(tree, problems, STORE, name)
     for image in filter(is_uuid, _names(tree, problems, IMAGES)):

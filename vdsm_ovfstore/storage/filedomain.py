@@ -24,6 +24,7 @@ from vdsm_ovfstore.storage import create
 from vdsm_ovfstore.storage.discovery import domains_below, domains_in
 from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.storage.images import Images
+from vdsm_ovfstore.storage.leftlogs import LeftLogs
 from vdsm_ovfstore.storage.system import System
 from vdsm_ovfstore.storage.tree import DOM_MD, IMAGES, STORE, Tree
 from vdsm_ovfstore.storage.volumefiles import LOG_SUFFIX, META_SUFFIX
@@ -282,6 +283,10 @@ class FileDomain:
             return []
         ids = (n[: -len(LOG_SUFFIX)] for n in names if n.endswith(LOG_SUFFIX))
         return [i for i in ids if is_uuid(i)]
+
+    def left_logs(self) -> LeftLogs:
+        """The logs that no volume uses."""
+        return LeftLogs(self._tree)
 
     def log_end(self, volume: str, length: int) -> bytes:
         """

@@ -8,6 +8,7 @@ One OVF_STORE volume of a file domain: where a copy lies.
     images/<image>/<volume>.meta   the volume's metadata, with DESCRIPTION
     images/<image>/<volume>.lease  its sanlock lease; none on LocalFS
     ovf_store/<volume>.log         the log: segments and the seal ring
+    ovf_store/<volume>.log.<hex>   a log that was set aside (`leftlogs`)
     ovf_store/<volume>.head.<hex>  a head not yet in place (`replace`)
     ovf_store/<volume>.meta.<hex>  metadata not yet in place
 """
@@ -174,6 +175,14 @@ class FileVolume:
         )
         self._tree.sync(store_fd, self.log_path)
         self._files.reopen_log()
+
+    def set_aside_log(self) -> str:
+        """
+        Keep the log under another name; the volume has none then.
+
+        Returns the name; see leftlogs. Raises errors.StorageFailed.
+        """
+        return self._files.set_aside_log()
 
     @property
     def log_size(self) -> int:

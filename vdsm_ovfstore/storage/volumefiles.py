@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from typing import Optional
 
 from vdsm_ovfstore import errors
@@ -108,6 +109,21 @@ class VolumeFiles:
         log.info("Removing empty log path=%s", self.log_path)
         with translated("remove", self.log_path):
             self.tree.system.unlink(self.volume + LOG_SUFFIX, self.store_fd)
+
+    def set_aside_log(self) -> str:
+        """
+        Give the log another name, durable; there is none then.
+
+        Returns the name. Raises errors.StorageFailed.
+        """
+        name = self.volume + LOG_SUFFIX
+        aside = f"{name}.{os.urandom(8).hex()}"
+        log.info("Renaming path=%s to=%s", self.log_path, aside)
+        with translated("rename", self.log_path):
+            self.tree.system.rename(name, aside, self.store_fd, self.store_fd)
+        self.tree.sync(self.store_fd, self.log_path)
+        self.reopen_log()
+        return aside
 
     def need_store(self) -> int:
         """

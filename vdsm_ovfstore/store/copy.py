@@ -12,7 +12,6 @@ from typing import Any, Optional
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import description, seal
 from vdsm_ovfstore.format.description import Description
-from vdsm_ovfstore.format.record import BLOCK
 from vdsm_ovfstore.format.seal import Entry, Head, Seal
 from vdsm_ovfstore.storage.filevolume import FileVolume
 from vdsm_ovfstore.store.content import CHUNK, Writable
@@ -39,6 +38,8 @@ class Copy:
         self.seal: Optional[Seal] = None
         # What the head was found to show; a Copy lives for one tenure.
         self._shown: Optional[Head] = None
+        # The log that it had, if that was of no use; see storage/leftlogs.py.
+        self.set_aside: Optional[str] = None
         # A segment that is durable but that no seal names yet.
         self.pending: Optional[Entry] = None
 
@@ -50,8 +51,6 @@ class Copy:
         """Open the volume and read its ring. Raises errors.Error."""
         self.volume.open(write=write)
         if self.volume.has_log():
-            if write:
-                self._check_log()
             self.ring = Ring(self.volume)
             self.seal = self.ring.read(tolerant=not write)
             self._just_read = write
@@ -116,16 +115,12 @@ class Copy:
             self.volume.log_flush()
         self.volume.head_flush()
 
-    def _check_log(self) -> None:
-        """Somebody cut it, or made it longer: where is the ring?"""
-        size = self.volume.log_size
-        if size <= seal.RING_SIZE or size % BLOCK:
-            raise errors.Damaged(
-                what=f"The log {self.volume.log_path}",
-                reason=f"{size} bytes is not the length of a log; when it is "
-                "moved away, this copy gets a new one",
-                path=self.volume.log_path,
-            )
+    def set_aside_log(self) -> None:
+        """Keep the log under another name; the copy has none then."""
+        name = self.volume.set_aside_log()
+        log.warning("ASIDE volume=%s name=%s", self.id, name)
+        self.set_aside = name
+        self.ring, self.seal, self._just_read = None, None, False
 
     def prepare_log(self) -> None:
         """Make the log, when there is none yet."""
@@ -137,7 +132,6 @@ class Copy:
             self.volume.capacity,
         )
         self.volume.create_log()
-        self._check_log()
         self.ring = Ring(self.volume)
         self.ring.read()
 

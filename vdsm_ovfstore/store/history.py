@@ -20,20 +20,37 @@ from vdsm_ovfstore.store import retention, space
 from vdsm_ovfstore.store.carve import newer
 from vdsm_ovfstore.store.commit import Committer
 from vdsm_ovfstore.store.copy import Copy
+from vdsm_ovfstore.store.salvage import Holder
 from vdsm_ovfstore.store.sources import Sources
 
 
 def wanted(
-    copies: Iterable[Copy], settings: retention.Settings
+    copies: Iterable[Copy],
+    asides: Iterable[Holder],
+    settings: retention.Settings,
 ) -> list[Entry]:
-    """The generations of all these, newest first, without what has expired."""
+    """
+    The generations of all these, newest first, without what has expired.
+
+    Of logs set aside only what is older than the newest generation: what they
+    have beyond it, nobody knows to have been committed. And no number that
+    stands for something else by now.
+    """
     known: dict[Identity, Entry] = {}
     for copy in copies:
-        entries = set(copy.entries())
-        for entry in entries - retention.expired(entries, settings):
+        for entry in copy.entries():
             if entry.shown:
                 known.setdefault(entry.identity, entry)
-    return retention.by_age(known.values())
+    numbers = {number for number, _ in known}
+    digests = {sha256 for _, sha256 in known}
+    for aside in asides:
+        for entry in aside.entries():
+            if entry.generation in numbers or entry.sha256 in digests:
+                continue
+            if entry.generation < max(numbers, default=0):
+                known.setdefault(entry.identity, entry)
+    found = set(known.values())
+    return retention.by_age(found - retention.expired(found, settings))
 
 
 def complete(

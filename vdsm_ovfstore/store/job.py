@@ -24,12 +24,14 @@ from vdsm_ovfstore.lease import Lock, lock_for
 from vdsm_ovfstore.lease.address import LeaseAddress
 from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
-from vdsm_ovfstore.store import guard, membership, retention
+from vdsm_ovfstore.store import guard, left, membership, retention
 from vdsm_ovfstore.store.child import WAITING
 from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
+from vdsm_ovfstore.store.left import Aside
 from vdsm_ovfstore.store.past import PastTenure
 from vdsm_ovfstore.store.prepare import Prepared
+from vdsm_ovfstore.store.salvage import Holder
 from vdsm_ovfstore.store.sent import Sent
 from vdsm_ovfstore.store.stock import StockTenure
 from vdsm_ovfstore.store.tenure import Absent, Outcome, Progress, Tenure
@@ -223,10 +225,16 @@ class Job:
         answer["copies"] = [v.id for v in self._volumes()]
         return answer
 
-    def repair(self, deep: bool = True) -> dict[str, Any]:
+    def repair(
+        self, deep: bool = True, collect: bool = False
+    ) -> dict[str, Any]:
         """
         Mend what can be mended, and bring all copies to the newest
         generation.
+
+        Arguments:
+            deep: of all generations, not only of the newest two.
+            collect: remove the logs that nobody uses, when it is time.
 
         Returns the answer: generation, sha256 (None when there is none),
         copies that are complete now, degraded, healed, lease_seconds.
@@ -238,7 +246,17 @@ class Job:
                 "sha256": newest.sha256 if newest else None,
                 "copies": tenure.complete(),
             }
+            if deep:
+                tenure.healed.extend(self._tend(tenure, collect))
         return {**answer, **self._report(tenure)}
+
+    def _tend(self, tenure: Tenure, collect: bool) -> list[str]:
+        """See left.tend; only when all was seen that may be there."""
+        volumes = {v.id for v in self._volumes()}
+        if self._domain.problems or tenure.failed:
+            return []
+        now = int(time.time())
+        return left.tend(self._domain, volumes, tenure.copies, collect, now)
 
     def create(
         self, copies: int, capacity: int, format_lease: Any = None
@@ -288,7 +306,9 @@ class Job:
                     try:
                         if self._is_member(copies, new):
                             continue
-                        yield self._begin(copies, absent, make)
+                        deep = bool(how.get("deep"))
+                        with self._asides(copies, deep) as asides:
+                            yield self._begin(copies, asides, absent, make)
                         return
                     finally:
                         for copy in copies:
@@ -379,6 +399,8 @@ class Job:
                 metadata.enforce(volume.id, self._domain.id, volume.image)
                 _check_capacity(volume)
                 copy.load(write=True)
+                if left.is_lost(copy):
+                    copy.set_aside_log()
             except errors.Error as e:
                 log.error("FAILED volume=%s code=%d %s", volume.id, e.code, e)
                 copy.close()
@@ -386,6 +408,26 @@ class Job:
                 continue
             copies.append(copy)
         return copies, absent, new
+
+    @contextlib.contextmanager
+    def _asides(
+        self, copies: list[Copy], deep: bool
+    ) -> Iterator[list[Holder]]:
+        """
+        Logs that were set aside, where what they hold may be needed.
+
+        By who mends everything; or where no copy tells which numbers were
+        given before.
+        """
+        logs = self._domain.left_logs()
+        names = [c.set_aside for c in copies if c.set_aside]
+        if deep or not any(c.seal for c in copies):
+            names = logs.set_aside()
+        with contextlib.ExitStack() as stack:
+            yield [
+                Aside(stack.enter_context(logs.opened(n)), self._domain.id)
+                for n in names
+            ]
 
     @staticmethod
     def _is_member(copies: list[Copy], new: set[str]) -> bool:
@@ -396,6 +438,7 @@ class Job:
     def _begin(
         self,
         copies: list[Copy],
+        asides: list[Holder],
         absent: dict[str, Absent],
         make: Callable[..., Tenure],
     ) -> Tenure:
@@ -403,6 +446,7 @@ class Job:
             self._domain.id,
             copies,
             host=os.uname().nodename,
+            asides=asides,
             absent=absent,
             settings=self._settings,
             progress=self._progress,

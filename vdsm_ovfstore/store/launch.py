@@ -99,9 +99,11 @@ def pin(
     return _run(path, request, options)
 
 
-def repair(path: str, options: Options) -> dict[str, Any]:
+def repair(
+    path: str, options: Options, collect: bool = False
+) -> dict[str, Any]:
     """Mend a store; returns the answer of Job.repair."""
-    return _run(path, {"verb": "repair"}, options)
+    return _run(path, {"verb": "repair", "collect": collect}, options)
 
 
 def heal(path: str, options: Options) -> dict[str, Any]:

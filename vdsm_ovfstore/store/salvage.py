@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Optional
+from typing import Optional, Protocol
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.format.seal import Entry
+from vdsm_ovfstore.format.seal import Entry, Identity
 from vdsm_ovfstore.store import heads
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.heads import Place
@@ -29,7 +29,20 @@ log = logging.getLogger("ovfstore.store")
 UNUSABLE = (errors.Damaged, errors.FormatUnknown, errors.StorageFailed)
 
 
-def salvage(copies: Iterable[Copy], entry: Entry) -> Optional[Prepared]:
+class Holder(Protocol):
+    """What has segments: a copy, or a log that was one's (left.Aside)."""
+
+    @property
+    def id(self) -> str: ...
+
+    def entries(self) -> tuple[Entry, ...]: ...
+
+    def find(self, identity: Identity) -> Optional[Entry]: ...
+
+    def segment(self, entry: Entry) -> StoredSegment: ...
+
+
+def salvage(copies: Iterable[Holder], entry: Entry) -> Optional[Prepared]:
     """
     The archive of a generation, or None when a part is nowhere sound.
 
@@ -42,7 +55,7 @@ def salvage(copies: Iterable[Copy], entry: Entry) -> Optional[Prepared]:
         mine = copy.find(entry.identity)
         if mine is not None:
             segments.append(copy.segment(mine))
-        if copy.seal is None:
+        if not isinstance(copy, Copy) or copy.seal is None:
             continue
         for head in (copy.seal.head, copy.seal.previous):
             if head is not None and head.identity == entry.identity:

@@ -15,7 +15,7 @@ from vdsm_ovfstore.format.seal import Entry, Head, Identity
 from vdsm_ovfstore.store import retention
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.prepare import Prepared
-from vdsm_ovfstore.store.salvage import salvage
+from vdsm_ovfstore.store.salvage import Holder, salvage
 from vdsm_ovfstore.store.stored import StoredSegment
 
 log = logging.getLogger("ovfstore.store")
@@ -23,17 +23,17 @@ log = logging.getLogger("ovfstore.store")
 
 class Sources:
     """
-    The segments of all copies, members or not.
+    The segments of all copies, members or not, and of logs set aside.
 
     What was verified is not read again: nobody else writes to the logs while
     the leases are held.
     """
 
-    def __init__(self, copies: Sequence[Copy]) -> None:
+    def __init__(self, copies: Sequence[Holder]) -> None:
         self._copies = copies
         self._sound: set[tuple[str, Entry]] = set()
 
-    def is_sound(self, copy: Copy, entry: Entry) -> bool:
+    def is_sound(self, copy: Holder, entry: Entry) -> bool:
         """
         True when every byte of that segment is right.
 
@@ -49,7 +49,7 @@ class Sources:
         self.add_sound(copy, entry)
         return True
 
-    def add_sound(self, copy: Copy, entry: Entry) -> None:
+    def add_sound(self, copy: Holder, entry: Entry) -> None:
         """The segment was just written and read back."""
         self._sound.add((copy.id, entry))
 
@@ -92,7 +92,7 @@ class Sources:
         """See salvage.py; the caller closes it."""
         return salvage(self._copies, entry)
 
-    def newest(self, copies: Iterable[Copy]) -> Optional[Entry]:
+    def newest(self, copies: Iterable[Holder]) -> Optional[Entry]:
         """The newest generation named on copies that can really be had."""
         found: dict[Identity, Entry] = {}
         for copy in copies:
@@ -119,7 +119,7 @@ class Sources:
         )
 
     def _first_sound(
-        self, places: Iterable[tuple[Copy, Entry]]
+        self, places: Iterable[tuple[Holder, Entry]]
     ) -> Optional[StoredSegment]:
         for copy, entry in places:
             try:

@@ -31,6 +31,7 @@ from vdsm_ovfstore.store.commit import Committer
 from vdsm_ovfstore.store.content import Content
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.healing import Healer
+from vdsm_ovfstore.store.salvage import Holder
 from vdsm_ovfstore.store.sources import Sources
 
 log = logging.getLogger("ovfstore.store")
@@ -68,6 +69,7 @@ class Tenure:
         domain: id of the storage domain.
         copies: the copies that could be opened, members or not.
         host: name of this host, for the seals.
+        asides: logs that were set aside, as sources.
         absent: the volumes that could not be opened, by id.
         join: ids of volumes to make members.
         forget: members that are gone are members no more.
@@ -82,6 +84,7 @@ class Tenure:
         domain: str,
         copies: Sequence[Copy],
         host: str,
+        asides: Sequence[Holder] = (),
         absent: Optional[Mapping[str, Absent]] = None,
         join: frozenset[str] = frozenset(),
         forget: bool = False,
@@ -101,7 +104,8 @@ class Tenure:
         self._progress = progress
         self._now = now
         self._targets = list(copies)
-        self._sources = Sources(self._copies)
+        self._asides = list(asides)
+        self._sources = Sources([*self._copies, *self._asides])
         self._high = self._sources.highest_number()
         epoch = max((s.sequence[0] for s in self._seals()), default=0) + 1
         self._settings = settings or retention.Settings()
@@ -129,6 +133,11 @@ class Tenure:
 
     def _make_healer(self, *how: Any) -> Healer:
         return Healer(*how)
+
+    @property
+    def copies(self) -> list[Copy]:
+        """The copies that could be opened, members or not."""
+        return self._copies
 
     @property
     def healed(self) -> list[str]:
@@ -299,7 +308,7 @@ class Tenure:
 
     def _level(self) -> None:
         """Bring every copy to the newest generation."""
-        newest = self.newest()
+        newest = self.newest() or self._sources.newest(self._asides)
         if newest is None:
             return
         for copy in self._working():
@@ -327,7 +336,7 @@ class Tenure:
     def _level_history(self) -> None:
         """Let each copy have the older generations of the others."""
         copies = [c for c in self._working() if c.seal is not None]
-        known = history.wanted(copies, self._settings)
+        known = history.wanted(copies, self._asides, self._settings)
         for copy in copies:
             self._guard(
                 copy,

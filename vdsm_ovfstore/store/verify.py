@@ -14,7 +14,7 @@ import logging
 from typing import Callable, NamedTuple, Optional
 
 from vdsm_ovfstore import errors
-from vdsm_ovfstore.store import classify
+from vdsm_ovfstore.store import classify, left
 from vdsm_ovfstore.store import segments as single
 from vdsm_ovfstore.store.carve import newer
 from vdsm_ovfstore.store.copy import Copy
@@ -124,6 +124,8 @@ def verify(
     verdict = OK
     if newest is None:
         verdict = EMPTY if _is_empty(copies) else LOST
+        if any(s.verdict == OK for c in copies for s in c.segments):
+            verdict = DAMAGED  # repair finds them
     elif segments and _is_lost(reader, generations, copies):
         verdict = LOST
     elif problems:
@@ -136,12 +138,14 @@ def verify(
         generations=generations,
         copies=copies,
         problems=problems,
-        notes=_notes(reader, generations),
+        notes=_notes(reader, generations, segments),
     )
 
 
-def _notes(reader: Reader, generations: list[Generation]) -> list[str]:
-    return [*_single(reader, generations), *_orphans(reader)]
+def _notes(
+    reader: Reader, generations: list[Generation], segments: bool
+) -> list[str]:
+    return [*_single(reader, generations), *_orphans(reader, segments)]
 
 
 def _single(reader: Reader, generations: list[Generation]) -> list[str]:
@@ -159,15 +163,16 @@ def _single(reader: Reader, generations: list[Generation]) -> list[str]:
     return [f"not on every copy: generation {', '.join(few)}"]
 
 
-def _orphans(reader: Reader) -> list[str]:
-    """Logs whose volume is gone: still readable, and nobody's."""
+def _orphans(reader: Reader, segments: bool) -> list[str]:
+    """Logs that no volume uses: still readable, and nobody's."""
     if reader.other_problems or reader.problems:
         return []  # what cannot be read may be there
     volumes = {c.id for c in reader.copies}
-    return [
-        f"the log of volume {volume} is left, the volume is gone"
-        for volume in sorted(set(reader.domain.logs()) - volumes)
-    ]
+    if segments:
+        found = left.examine(reader.domain, volumes, reader.copies)
+        return [one.text() for one in found]
+    names = reader.domain.left_logs().names(volumes)
+    return [left.title(name) for name in names]
 
 
 def _newest(reader: Reader) -> Optional[Generation]:
@@ -219,7 +224,7 @@ def _check_copy(
         reason = next(s.reason for s in segments if s.verdict == DAMAGED)
     elif head == OK and newest and shown and shown.identity != newest.identity:
         judged = BEHIND
-    elif head in (OK, EMPTY, UNSEALED):
+    elif head in (OK, EMPTY, UNSEALED, DAMAGED):
         reason = _doubts(reader, copy, head, segments)
         judged = DAMAGED if reason else head
     seal = reader.seal
@@ -260,7 +265,7 @@ def _doubts(
         if slots:
             numbers = ", ".join(map(str, slots))
             return f"no sound seal in slot {numbers} of its log"
-    elif segments:
+    elif len(segments) > 1 or segments and head == DAMAGED:
         return "there is no seal in its log, but there are generations"
     elif reader.seal is not None and head != EMPTY:
         if reader.is_member(copy.id):

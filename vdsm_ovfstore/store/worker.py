@@ -44,7 +44,7 @@ def _run(request: dict[str, Any], watcher: child.Watcher) -> dict[str, Any]:
     if request["verb"] == "pin":
         return job.pin(request["wanted"], request["keep"])
     if request["verb"] == "repair":
-        return job.repair()
+        return job.repair(collect=request["collect"])
     if request["verb"] == "heal":
         return job.heal()
     if request["verb"] == "join":
