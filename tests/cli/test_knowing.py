@@ -155,6 +155,16 @@ def test_mends(store: Store, state: Path) -> None:
     store.ok("verify")
 
 
+def test_collects_what_nobody_uses(store: Store, state: Path) -> None:
+    """A log whose volume is gone: noted, and removed a month later."""
+    log = store.log(0)
+    orphan = log.with_name(f"{IDS[1]}.log")
+    orphan.write_bytes(log.read_bytes())
+    maintain(store, state)
+    assert orphan.exists() and Path(f"{orphan}.left").exists()
+    assert maintain(store, state)["domains"][0]["verdict"] == "ok"
+
+
 def test_what_cannot_be_mended(empty: Store, state: Path) -> None:
     for seed in (1, 2, 3):
         empty.json("upload", "-", data=large(seed))

@@ -81,14 +81,16 @@ def _maintain(path: str, args: Any, console: Console) -> Document:
         report = store.verify(quick=False)
     healed: list[str] = []
     kept = ""
-    if report["verdict"] not in _SOUND and not args.check_only:
+    damaged = report["verdict"] not in _SOUND
+    # Notes: what only one copy has, and logs that nobody uses any more.
+    if (damaged or report["notes"]) and not args.check_only:
         try:
             with everywhere.opened(path, args, console) as store:
-                healed = store.repair(args.timeout)["healed"]
+                healed = store.repair(args.timeout, collect=True)["healed"]
             with everywhere.opened(path, args, console) as store:
                 report = store.verify(quick=False)
         except _NOT_OURS as e:
-            kept = str(e)
+            kept = str(e) if damaged else ""
     return {
         "domain": report["domain"],
         "path": report["path"],
