@@ -8,6 +8,7 @@ code, links lead somewhere, rooms know whom they may.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -93,6 +94,34 @@ def test_every_verb_is_documented() -> None:
     text = OPERATIONS.read_text(encoding="utf-8")
     called = {words[0] for words in commands(text) if words}
     assert called >= set(VERBS)
+
+
+@documents
+def test_named_tests_exist(document: Path) -> None:
+    """A test that is named as proof is there: file, class and function."""
+    text = document.read_text(encoding="utf-8")
+    for name in re.findall(r"\btests/[\w/]+\.py(?:::\w+)+", text):
+        path, *parts = name.split("::")
+        inside: ast.AST = ast.parse((PROJECT / path).read_text("utf-8"))
+        for part in parts:
+            found = [
+                node
+                for node in ast.iter_child_nodes(inside)
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+                and node.name == part
+            ]
+            assert found, name
+            inside = found[-1]
+
+
+def test_every_row_of_what_goes_wrong_is_proved() -> None:
+    text = OPERATIONS.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([PW]\d+) \|.*\| (.*) \|$", text, re.M)
+    proofs = {row: proof for row, proof in rows if "::" in proof}
+    assert list(proofs) == [
+        *(f"P{n}" for n in range(1, 18)),
+        *(f"W{n}" for n in range(1, 16)),
+    ]
 
 
 def test_commands_are_found() -> None:

@@ -206,6 +206,28 @@ def test_a_whole_log(
     assert_mended(store, made)
 
 
+@pytest.mark.parametrize(
+    "text, wrong",
+    [
+        (b'"Updated":true', b'"Updated":false'),
+        (b'"Size":', b'"Size":9'),
+        (b'{"Updated"', b'Updated'),
+    ],
+)
+def test_description(
+    store: Damaged, made: Damaged, text: bytes, wrong: bytes
+) -> None:
+    """Stock readers would refuse the copy, or read too much."""
+    path = Path(store.domain.volumes()[0].metadata_path)
+    before = path.read_bytes()
+    assert text in before
+    path.write_bytes(before.replace(text, wrong))
+    for deep in (False, True):
+        assert store.report(deep).verdict == DAMAGED
+    assert_mended(store, made)
+    assert text in path.read_bytes()
+
+
 def test_newest_seals_of_both_copies(store: Damaged, made: Damaged) -> None:
     """No seal names the newest generation, but both logs have it."""
     slots = [store.slots(copy) for copy in (0, 1)]
