@@ -23,6 +23,7 @@ from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.store.entities import entities
 from vdsm_ovfstore.store.job import Job
 from vdsm_ovfstore.store.reader import Reader
+from vdsm_ovfstore.store.ring import Ring
 from vdsm_ovfstore.store.verify import DAMAGED, OK, Report, verify
 
 NUMBERS = (1, 2, 3, 4)
@@ -138,6 +139,30 @@ def test_each_seal(store: Damaged, made: Damaged, number: int) -> None:
         assert report.verdict == DAMAGED
         assert [c.verdict for c in report.copies].count(OK) == 1
     assert_mended(store, made)
+
+
+def test_slots_are_cleared_in_their_own_epoch(
+    store: Damaged, made: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Zeros that come late, after a successor took over, hit no seal of his.
+    """
+    cleared: list[tuple[int, int]] = []
+    clear = Ring.clear
+
+    def spy(ring: Ring, number: int) -> None:
+        assert ring.newest is not None
+        cleared.append((number, ring.newest.sequence[0]))
+        clear(ring, number)
+
+    monkeypatch.setattr(Ring, "clear", spy)
+    slots = store.slots(0)
+    for at in slots[1:6]:  # of epochs 4 and 3
+        builders.flip(str(store.log(0)), at + 77)
+    assert_mended(store, made)
+    assert {number % 2 for number, _ in cleared} == {0, 1}
+    assert all(number % 2 == epoch % 2 for number, epoch in cleared)
+    assert len({epoch for _, epoch in cleared}) == 2
 
 
 def test_a_slot_that_was_empty(store: Damaged, made: Damaged) -> None:

@@ -56,9 +56,19 @@ class Committer:
         self._epoch = epoch
         self._host = host
         self._sources = sources
-        self._room = Room(self.seal, sources, settings, epoch % 2 == 1)
+        self._settings = settings
+        self._room = self._make_room()
         self._now = now
         self.membership: Optional[Membership] = None
+
+    def next_epoch(self) -> None:
+        """Begin another one; the next seal of each copy must be a claim."""
+        self._epoch += 1
+        self._room = self._make_room()
+
+    def _make_room(self) -> Room:
+        top = self._epoch % 2 == 1
+        return Room(self.seal, self._sources, self._settings, top)
 
     def commit(
         self,

@@ -153,14 +153,16 @@ class Copy:
 
     def clear_slots(self) -> int:
         """
-        Empty the slots of the ring that hold no sound seal; returns how many.
+        Empty the slots of our epoch that hold no sound seal; returns how many.
 
-        Raises errors.Fenced as put_seal().
+        After the claim only. Raises errors.Fenced as put_seal().
         """
         if self.ring is None or self.seal is None:
             return 0
-        self._check_ours()
-        unsound = self.ring.unsound()
+        epoch = self.seal.sequence[0]
+        unsound = [n for n in self.ring.unsound() if n % 2 == epoch % 2]
+        if unsound:
+            self._check_ours()
         for number in unsound:
             self.ring.clear(number)
         return len(unsound)

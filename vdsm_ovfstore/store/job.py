@@ -256,7 +256,14 @@ class Job:
         if self._domain.problems or tenure.failed:
             return []
         now = int(time.time())
-        return left.tend(self._domain, volumes, tenure.copies, collect, now)
+        try:
+            return left.tend(
+                self._domain, volumes, tenure.copies, collect, now
+            )
+        except errors.StorageFailed as e:
+            # The store itself is mended; that is what the answer is about.
+            log.error("FAILED left logs of domain=%s: %s", self._domain.id, e)
+            return []
 
     def create(
         self, copies: int, capacity: int, format_lease: Any = None
@@ -423,11 +430,15 @@ class Job:
         names = [c.set_aside for c in copies if c.set_aside]
         if deep or not any(c.seal for c in copies):
             names = logs.set_aside()
+        found: list[Holder] = []
         with contextlib.ExitStack() as stack:
-            yield [
-                Aside(stack.enter_context(logs.opened(n)), self._domain.id)
-                for n in names
-            ]
+            for name in names:
+                try:
+                    opened = stack.enter_context(logs.opened(name))
+                    found.append(Aside(opened, self._domain.id))
+                except errors.StorageFailed as e:
+                    log.error("UNREADABLE name=%s %s", name, e)
+            yield found
 
     @staticmethod
     def _is_member(copies: list[Copy], new: set[str]) -> bool:

@@ -31,6 +31,7 @@ from vdsm_ovfstore.storage.leftlogs import LeftLog, is_aside, volume_of
 from vdsm_ovfstore.store import classify
 from vdsm_ovfstore.store.carve import carve
 from vdsm_ovfstore.store.copy import Copy
+from vdsm_ovfstore.store.salvage import UNUSABLE
 from vdsm_ovfstore.store.stored import StoredSegment
 
 log = logging.getLogger("ovfstore.store")
@@ -148,29 +149,33 @@ def examine(
     logs = domain.left_logs()
     found = []
     for name in logs.names(volumes):
-        with logs.opened(name) as left:
-            aside = Aside(left, domain.id)
-            entries = aside.entries()
-            named = _named(left, domain.id)
-            whole = named <= {e.identity for e in entries} and (
-                bool(named or entries) or left.is_zero()
-            )
-            missing = _entities(map(aside.segment, entries))
-            for segment in _segments(copies):
-                if not missing:
-                    break
-                for entity in _entities([segment]):
-                    missing.pop(entity, None)
-        found.append(
-            Left(
-                name,
-                logs.since(name),
-                [e.generation for e in entries],
-                whole,
-                list(missing.values()),
-            )
-        )
+        since = logs.since(name)
+        try:
+            with logs.opened(name) as left:
+                found.append(_examine(left, since, domain.id, copies))
+        except errors.StorageFailed as e:
+            log.warning("UNREADABLE name=%s %s", name, e)
+            found.append(Left(name, since, [], False, []))
     return found
+
+
+def _examine(
+    left: LeftLog, since: Optional[int], domain: str, copies: list[Copy]
+) -> Left:
+    aside = Aside(left, domain)
+    entries = aside.entries()
+    named = _named(left, domain)
+    whole = named <= {e.identity for e in entries} and (
+        bool(named or entries) or left.is_zero()
+    )
+    missing = _entities(map(aside.segment, entries))
+    for segment in _segments(copies):
+        if not missing:
+            break
+        for entity in _entities([segment]):
+            missing.pop(entity, None)
+    generations = [e.generation for e in entries]
+    return Left(left.name, since, generations, whole, list(missing.values()))
 
 
 def tend(
@@ -235,6 +240,6 @@ def _entities(segments: Iterable[StoredSegment]) -> dict[str, str]:
             for entry in segment.index():
                 if entry.kind in ENTITIES:
                     found[entry.name] = entry.entity
-        except (errors.Damaged, errors.FormatUnknown):
+        except UNUSABLE:
             continue
     return found

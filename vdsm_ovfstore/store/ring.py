@@ -58,7 +58,7 @@ class Ring:
             number
             for number, slot in enumerate(self._slots)
             if number in self.unreadable
-            or (slot is None or slot.seal() is None)
+            or slot is None
             and self._bytes[number].strip(b"\0")
         ]
 
@@ -66,7 +66,9 @@ class Ring:
         """
         Write zeros over a slot that holds no sound seal.
 
-        Durable and read back when this returns. Raises errors.StorageFailed.
+        One of the parity of our epoch: a late write to another could hit what
+        our successor has written. Durable and read back when this returns.
+        Raises errors.StorageFailed.
         """
         log.info("CLEAR volume=%s slot=%d", self._volume.id, number)
         self._put(number, bytes(SLOT_SIZE))

@@ -152,8 +152,7 @@ class Tenure:
         self._level()
         if self._deep:
             self._level_history()
-        for copy in self._working():
-            self._guard(copy, self._clear_slots)
+        self._clear_slots()
         self._exclude_failed()
 
     def upload(self, content: Content) -> Outcome:
@@ -231,6 +230,9 @@ class Tenure:
         # What was read may only be in a cache.
         copy.flush()
         copy.volume.remove_stale_heads()
+        self._seal_claim(copy)
+
+    def _seal_claim(self, copy: Copy) -> None:
         if copy.seal is not None:
             self._committer.seal(
                 copy, kind=fmt.CLAIM, introduces=copy.seal.introduces
@@ -347,8 +349,26 @@ class Tenure:
                 self._healer.done.append,
             )
 
-    def _clear_slots(self, copy: Copy) -> None:
-        """What crashes and damage leave in the ring looks like damage."""
+    def _clear_slots(self) -> None:
+        """
+        What crashes and damage leave in the rings looks like damage.
+
+        Half of the slots are those of our epoch. The others belong to the
+        next one, whose writer may be our successor; so that it is not, the
+        next one begins here, with a claim as every epoch does.
+        """
+        for last in (False, True):
+            for copy in self._working():
+                self._guard(copy, self._clear)
+            if last or not any(
+                c.ring and c.ring.unsound() for c in self._working()
+            ):
+                return
+            self._committer.next_epoch()
+            for copy in self._working():
+                self._guard(copy, self._seal_claim)
+
+    def _clear(self, copy: Copy) -> None:
         count = copy.clear_slots()
         if count and self._deep:
             self._healer.done.append(
