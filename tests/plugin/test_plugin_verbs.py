@@ -225,9 +225,9 @@ def test_vdsms_locks_are_held_while_it_is_written(
 
     repair, seen = launch.repair, []
 
-    def look(path: str, options: launch.Options) -> Any:
+    def look(path: str, options: launch.Options, collect: bool) -> Any:
         seen.append(dict(rm.held))
-        return repair(path, options)
+        return repair(path, options, collect)
 
     monkeypatch.setattr(launch, "repair", look)
     assert bed.job("repair")["status"] == "done"
