@@ -19,7 +19,7 @@ from tests.store.builders import EPOCH
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.format import description, seal
 from vdsm_ovfstore.storage.filedomain import FileDomain
-from vdsm_ovfstore.store import job, retention
+from vdsm_ovfstore.store import locked, retention
 from vdsm_ovfstore.store.copy import Copy
 from vdsm_ovfstore.store.reader import UNSEALED, Generation, Reader
 from vdsm_ovfstore.store.tenure import Tenure
@@ -404,7 +404,7 @@ def forked(
         one, two = two, one
     earlier, later = archive(domain, "ab"), archive(domain, "abc")
     for away, tar, when in ((two, earlier, 1), (one, later, 2)):
-        monkeypatch.setattr(job, "Tenure", tenure_at(EPOCH + when))
+        monkeypatch.setattr(locked, "Tenure", tenure_at(EPOCH + when))
         hidden = away.with_name("away")
         away.rename(hidden)
         builders.upload(domain, tar)
