@@ -231,6 +231,23 @@ def test_a_whole_log(
     assert_mended(store, made)
 
 
+@pytest.mark.parametrize("logs", [1, 2], ids=["its-log", "both-logs"])
+def test_a_head_that_lost_its_log_and_a_bit(
+    store: Damaged, made: Damaged, logs: int
+) -> None:
+    """Nothing seals it, but it is no upload: no wrong OVF becomes newest."""
+    right = made.contents()
+    for copy in range(logs):
+        wipe(store.log(copy), -RING_SIZE)
+    data = store.head(0).read_bytes()
+    builders.flip(str(store.head(0)), data.index(b"<Description>") + 50)
+    Job(store.domain.path).repair()
+    assert store.report().verdict == OK
+    found = store.contents()
+    assert all(ovfs in right.values() for ovfs in found.values())
+    assert found[max(found)] == right[4]
+
+
 @pytest.mark.parametrize(
     "text, wrong",
     [

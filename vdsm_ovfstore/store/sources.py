@@ -112,11 +112,12 @@ class Sources:
                 return fmt.GENERATION
         return fmt.UNPROVEN
 
+    def entries(self) -> list[Entry]:
+        """All segments that are named, or were found."""
+        return [e for c in self._copies for e in c.entries()]
+
     def highest_number(self) -> int:
-        return max(
-            (e.generation for c in self._copies for e in c.entries()),
-            default=0,
-        )
+        return max((e.generation for e in self.entries()), default=0)
 
     def _first_sound(
         self, places: Iterable[tuple[Holder, Entry]]
