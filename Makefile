@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env run serve check campaign lint bench bench-host
-.PHONY: bench-updater rescue rpm check-rpm clean
+.PHONY: bench-updater bench-stock rescue rpm check-rpm clean
 
 help:
 	@echo 'make run      put the OVFs of a directory on a storage domain, through a'
@@ -27,7 +27,8 @@ help:
 	@echo 'make campaign the tests that take minutes: kills at random moments'
 	@echo 'make lint     ruff, mypy --strict, shell syntax, licence headers'
 	@echo 'make bench    measure the store; make bench-host: a host of it;'
-	@echo '              make bench-updater: the updater of a data center'
+	@echo '              make bench-updater: the updater of a data center;'
+	@echo '              make bench-stock: uploads of an unchanged engine'
 	@echo '                ARGS=...   for bench/run.py, bench/host.py, ...'
 	@echo 'make rescue   pack the command into one file for a rescue shell,'
 	@echo '              dist/ovfstore: needs Python 3.9 and nothing else'
@@ -59,6 +60,9 @@ lint:
 
 bench-updater: env
 	@.venv/bin/python -m bench.updater $(ARGS)
+
+bench-stock: env
+	@.venv/bin/python -m bench.stock $(ARGS)
 
 bench: env
 	@.venv/bin/python -m bench.run $(ARGS)

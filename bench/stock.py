@@ -5,50 +5,67 @@
 The engine's own update of both volumes of a domain: two uploads of one
 archive through the store, beside `dd` as VDSM calls it, twice.
 
-    python -m bench.stock --sizes 1,16 --repeat 9
+    python -m bench.stock [DIRECTORY] [--sizes 1 16] [--repeat 9]
 
 What VDSM does around both (HTTP, its task, preparing the image) is left out.
-Each archive has new dates, and one OVF of a hundred is new.
+Each archive has new dates, and one OVF of a hundred is new. It is done with a
+LocalFS domain, then with a POSIX-FS domain and leases, where there is sanlock.
+Then a few updates more with the log on, for the table of the steps. The
+directory must be on the disk that is to be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Optional
 
-from bench import make_ovfs, stores
+from bench import make_ovfs, stock_steps
 from bench.run import median, say
+from scripts.processes import locked, sanlock_command, sanlock_daemon
 from vdsm_ovfstore.api.runner import Runner
 from vdsm_ovfstore.api.settings import Settings
 from vdsm_ovfstore.api.spool import Spool
 from vdsm_ovfstore.api.stock import Stock
 from vdsm_ovfstore.format import description
 from vdsm_ovfstore.format.archive_writer import engine_members, write_archive
-from vdsm_ovfstore.storage.filedomain import FileDomain
+from vdsm_ovfstore.storage.filedomain import FileDomain, create_domain
 from vdsm_ovfstore.storage.filevolume import FileVolume
 
-_MIB = 1024**2
 _PIECE = 64 * 1024  # VDSM reads the body in pieces of this size
 
 # Between two uploads the engine changes two descriptions, and its database.
 _PAUSE = 0.5
 
+_CAPACITY = 128 * 1024**2
 
-class Times(NamedTuple):
-    """Seconds of one update of both volumes."""
+RECEIVE = "receiving"
+CHECK = "check, after the last byte"
+WORKER = "the worker"
+DD = "stock: `dd conv=fsync`, twice"
 
-    stock: float
-    ours: float
-    first: tuple[float, float]  # receive and check, worker
-    second: tuple[float, float]
+Steps = dict[str, float]  # seconds
+
+
+class Update(NamedTuple):
+    """Of both volumes: stock's seconds, and the steps of our two uploads."""
+
+    dd: float
+    first: Steps
+    second: Steps
+
+    @property
+    def ours(self) -> float:
+        steps = (self.first, self.second)
+        return sum(s[k] for s in steps for k in (RECEIVE, CHECK, WORKER))
 
 
 class Archives:
@@ -56,6 +73,7 @@ class Archives:
 
     def __init__(self, domain: str, mib: int) -> None:
         self._domain = domain
+        # info.json, metadata.json and the end take 3 KiB.
         self._ovfs = list(make_ovfs.archive_ovfs(mib - 1 / 256))
         self._when = 1_700_000_000
         self._random = random.Random(1)
@@ -75,31 +93,99 @@ class Archives:
         return b"".join(write_archive(members, self._when))
 
 
-def measure(mib: int, directory: str, repeat: int) -> list[Times]:
-    domain = FileDomain.open(stores.make_store(directory))
+class Engine:
+    """An engine, and what the plugin in vdsmd has: one store."""
+
+    def __init__(self, domain: FileDomain, directory: str, level: int) -> None:
+        self.domain = domain
+        settings = Settings(spool=directory, log_level=level)
+        self._runner = Runner(settings, lambda *_: contextlib.nullcontext())
+        self._stock = Stock(
+            self._runner, Spool(directory, settings.spool_bytes)
+        )
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def update(
+        self, tar: bytes, log: Optional[stock_steps.Log] = None
+    ) -> list[Steps]:
+        """Of the volumes, one after the other."""
+        return [self._upload(v, tar, log) for v in self.domain.volumes()]
+
+    def _upload(
+        self, volume: FileVolume, tar: bytes, log: Optional[stock_steps.Log]
+    ) -> Steps:
+        _describe(volume, tar, False)
+        time.sleep(_PAUSE)
+        body = Body(tar)
+        start = time.monotonic()
+        known = self._stock.volume(self.domain.path, volume.image, volume.id)
+        assert known is not None
+        upload = self._stock.receive(
+            self.domain.path, known, len(tar), iter(body)
+        )
+        with contextlib.closing(upload):
+            checked, began = time.monotonic(), stock_steps.now()
+            if log is not None:
+                log.steps(began, began)
+            answer = upload.commit(60)
+            assert answer["generation"], upload.fallback
+            done, ended = time.monotonic(), stock_steps.now()
+        steps = {
+            RECEIVE: body.ended - start,
+            CHECK: checked - body.ended,
+            WORKER: done - checked,
+        }
+        if log is not None:
+            steps.update(log.steps(began, ended))
+        _describe(volume, tar, True)
+        return steps
+
+
+class Body:
+    """What is sent; ended: when the last of it was taken."""
+
+    def __init__(self, tar: bytes) -> None:
+        self._tar = tar
+        self.ended = 0.0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._tar), _PIECE):
+            yield self._tar[start : start + _PIECE]
+        self.ended = time.monotonic()
+
+
+def measure(
+    mib: int, domain: FileDomain, directory: str, repeat: int
+) -> tuple[list[Update], list[list[Steps]]]:
+    """The updates; and the steps of the uploads of some others."""
     archives = Archives(domain.id, mib)
-    settings = Settings(spool=directory)
-    runner = Runner(settings, lambda *_: contextlib.nullcontext())
-    stock = Stock(runner, Spool(directory, settings.spool_bytes))
-    found = []
-    try:
+    updates = []
+    with contextlib.closing(Engine(domain, directory, 50)) as engine:
         # Two generations, as in any store after some hours.
         for _ in range(2):
-            _update(stock, domain, archives.next())
+            engine.update(archives.next())
         for number in range(repeat):
-            say(f"{mib} MiB: {number + 1} of {repeat}")
+            say(f"{domain.type} {mib} MiB: {number + 1} of {repeat}")
             tar = archives.next()
-            plain = _stock(directory, tar)
-            first, second = _update(stock, domain, tar)
-            found.append(
-                Times(plain, sum(first) + sum(second), first, second)
-            )
-    finally:
-        runner.close()
-    return found
+            plain = _dd_twice(directory, tar)
+            updates.append(Update(plain, *engine.update(tar)))
+    say(f"{domain.type} {mib} MiB: steps")
+    with stock_steps.logged() as log:
+        engine = Engine(domain, directory, logging.INFO)
+        with contextlib.closing(engine):
+            # The first one starts the processes.
+            engine.update(archives.next(), log)
+            steps = [
+                engine.update(archives.next(), log)
+                for _ in range(max(1, repeat // 2))
+            ]
+    return updates, steps
 
 
-def _stock(directory: str, tar: bytes) -> float:
+def _dd_twice(directory: str, tar: bytes) -> float:
+    """Over a volume that has an archive, as VDSM does it."""
     took = 0.0
     for number in (1, 2):
         path = os.path.join(directory, f"plain{number}")
@@ -109,31 +195,11 @@ def _stock(directory: str, tar: bytes) -> float:
             command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as process:
             assert process.stdin is not None
-            for data in _pieces(tar):
+            for data in Body(tar):
                 process.stdin.write(data)
         took += time.monotonic() - start
+        assert process.returncode == 0
     return took
-
-
-def _update(
-    stock: Stock, domain: FileDomain, tar: bytes
-) -> list[tuple[float, float]]:
-    found = []
-    for volume in domain.volumes():
-        _describe(volume, tar, False)
-        time.sleep(_PAUSE)
-        start = time.monotonic()
-        known = stock.volume(domain.path, volume.image, volume.id)
-        assert known is not None
-        upload = stock.receive(domain.path, known, len(tar), _pieces(tar))
-        received = time.monotonic()
-        with contextlib.closing(upload):
-            answer = upload.commit(60)
-            assert answer["generation"], upload.fallback
-        ended = time.monotonic()
-        found.append((received - start, ended - received))
-        _describe(volume, tar, True)
-    return found
 
 
 def _describe(volume: FileVolume, tar: bytes, updated: bool) -> None:
@@ -147,41 +213,118 @@ def _describe(volume: FileVolume, tar: bytes, updated: bool) -> None:
     os.rename(new, volume.metadata_path)
 
 
-def _pieces(tar: bytes) -> Iterator[bytes]:
-    for start in range(0, len(tar), _PIECE):
-        yield tar[start : start + _PIECE]
+# -- domains ------------------------------------------------------------------
 
 
-def _show(mib: int, times: list[Times]) -> None:
-    rows = [
-        ("dd, twice", [t.stock for t in times]),
-        ("through the store, twice", [t.ours for t in times]),
-        ("  first: receive and check", [t.first[0] for t in times]),
-        ("  first: worker", [t.first[1] for t in times]),
-        ("  second: receive", [t.second[0] for t in times]),
-        ("  second: worker", [t.second[1] for t in times]),
+def local(directory: str) -> FileDomain:
+    domain = create_domain(directory, "LOCALFS")
+    for _ in range(2):
+        domain.create_volume(_CAPACITY)
+    return domain
+
+
+def leased(directory: str) -> FileDomain:
+    """A POSIX-FS domain, whose lockspace the sanlock that runs has joined."""
+    from vdsm_ovfstore.lease import lockspace
+    from vdsm_ovfstore.lease.format import format_lease, format_lockspace
+
+    how: Any = {
+        "format_lockspace": format_lockspace,
+        "format_lease": format_lease,
+    }
+    domain = create_domain(directory, "POSIXFS", **how)
+    for _ in range(2):
+        domain.create_volume(_CAPACITY, format_lease)
+    ids = os.path.join(domain.path, "dom_md", "ids")
+    say("joining the lockspace, which takes 20 s")
+    lockspace.join(domain.id, 1, ids, 0)
+    return domain
+
+
+@contextlib.contextmanager
+def sanlock(directory: str) -> Iterator[None]:
+    """One of our own runs."""
+    program = sanlock_command()
+    assert program is not None
+    with locked(directory) as lock, sanlock_daemon(program, directory, lock):
+        yield
+
+
+# -- tables -------------------------------------------------------------------
+
+
+def _ms(values: list[float]) -> str:
+    return f"{median(values) * 1000:.0f}"
+
+
+def totals(kind: str, found: dict[int, list[Update]]) -> Iterator[str]:
+    """A table in Markdown, a column for each size."""
+    sizes = sorted(found)
+    yield f"| {kind}, ms | " + " | ".join(f"{s} MiB" for s in sizes) + " |"
+    yield "|---|" + "---:|" * len(sizes)
+    rows: list[tuple[str, Any]] = [
+        (DD, lambda u: u.dd),
+        ("through the store, twice", lambda u: u.ours),
     ]
-    print(f"{mib} MiB")
-    for title, values in rows:
-        low, high = min(values) * 1000, max(values) * 1000
-        print(
-            f"  {title:30} {median(values) * 1000:7.0f} ms"
-            f"  ({low:.0f} to {high:.0f})"
-        )
+    for title, value in rows:
+        cells = [_ms([value(u) for u in found[s]]) for s in sizes]
+        yield f"| {title} | " + " | ".join(cells) + " |"
+    cells = []
+    for size in sizes:
+        ours = [u.ours * 1000 for u in found[size]]
+        cells.append(f"{min(ours):.0f} to {max(ours):.0f}")
+    yield "| fastest and slowest | " + " | ".join(cells) + " |"
+
+
+def breakdown(mib: int, uploads: list[list[Steps]]) -> Iterator[str]:
+    yield f"| steps at {mib} MiB, ms | first volume | second |"
+    yield "|---|---:|---:|"
+    names = list(dict.fromkeys(k for u in uploads for s in u for k in s))
+    for name in names:
+        cells = [
+            _ms([u[number].get(name, 0.0) for u in uploads])
+            for number in (0, 1)
+        ]
+        yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="1,16", help="MiB")
+    parser.add_argument("directory", nargs="?")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--directory", help="where; a file system on disk")
+    parser.add_argument("--lock", choices=["flock", "sanlock"], help="only")
     options = parser.parse_args()
-    for mib in map(int, options.sizes.split(",")):
-        with tempfile.TemporaryDirectory(
-            dir=options.directory or os.environ.get("TMPDIR", "/var/tmp")
-        ) as directory:
-            _show(mib, measure(mib, directory, options.repeat))
+    where = options.directory or os.environ.get("TMPDIR") or "/var/tmp"
+    if options.lock != "sanlock":
+        with tempfile.TemporaryDirectory(dir=where) as top:
+            _run("flock (LOCALFS)", local, top, options)
+    if options.lock == "flock":
+        return 0
+    if sanlock_command() is None:
+        say("skipped: sanlock (POSIXFS), which is not installed here")
+        return 0
+    with tempfile.TemporaryDirectory(dir=where) as top, sanlock(top):
+        _run("sanlock (POSIXFS)", leased, top, options)
     return 0
+
+
+def _run(
+    kind: str,
+    make: Callable[[str], FileDomain],
+    top: str,
+    options: argparse.Namespace,
+) -> None:
+    found, steps = {}, {}
+    for mib in options.sizes:
+        directory = os.path.join(top, str(mib))
+        os.mkdir(directory)
+        found[mib], steps[mib] = measure(
+            mib, make(directory), directory, options.repeat
+        )
+    print("\n".join(totals(kind, found)), end="\n\n")
+    for mib, uploads in steps.items():
+        print("\n".join(breakdown(mib, uploads)), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":
