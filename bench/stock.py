@@ -30,22 +30,21 @@ from typing import Any, NamedTuple, Optional
 
 from bench import make_ovfs, stock_steps
 from bench.run import median, say
-from scripts.processes import locked, sanlock_command, sanlock_daemon
+from bench.stock_domains import leased, local, sanlock
+from scripts.processes import sanlock_command
 from vdsm_ovfstore.api.runner import Runner
 from vdsm_ovfstore.api.settings import Settings
 from vdsm_ovfstore.api.spool import Spool
 from vdsm_ovfstore.api.stock import Stock
 from vdsm_ovfstore.format import description
 from vdsm_ovfstore.format.archive_writer import engine_members, write_archive
-from vdsm_ovfstore.storage.filedomain import FileDomain, create_domain
+from vdsm_ovfstore.storage.filedomain import FileDomain
 from vdsm_ovfstore.storage.filevolume import FileVolume
 
 _PIECE = 64 * 1024  # VDSM reads the body in pieces of this size
 
 # Between two uploads the engine changes two descriptions, and its database.
 _PAUSE = 0.5
-
-_CAPACITY = 128 * 1024**2
 
 RECEIVE = "receiving"
 CHECK = "check, after the last byte"
@@ -211,43 +210,6 @@ def _describe(volume: FileVolume, tar: bytes, updated: bool) -> None:
     with open(new, "wb") as file:
         file.write(metadata.text(volume.domain_version))
     os.rename(new, volume.metadata_path)
-
-
-# -- domains ------------------------------------------------------------------
-
-
-def local(directory: str) -> FileDomain:
-    domain = create_domain(directory, "LOCALFS")
-    for _ in range(2):
-        domain.create_volume(_CAPACITY)
-    return domain
-
-
-def leased(directory: str) -> FileDomain:
-    """A POSIX-FS domain, whose lockspace the sanlock that runs has joined."""
-    from vdsm_ovfstore.lease import lockspace
-    from vdsm_ovfstore.lease.format import format_lease, format_lockspace
-
-    how: Any = {
-        "format_lockspace": format_lockspace,
-        "format_lease": format_lease,
-    }
-    domain = create_domain(directory, "POSIXFS", **how)
-    for _ in range(2):
-        domain.create_volume(_CAPACITY, format_lease)
-    ids = os.path.join(domain.path, "dom_md", "ids")
-    say("joining the lockspace, which takes 20 s")
-    lockspace.join(domain.id, 1, ids, 0)
-    return domain
-
-
-@contextlib.contextmanager
-def sanlock(directory: str) -> Iterator[None]:
-    """One of our own runs."""
-    program = sanlock_command()
-    assert program is not None
-    with locked(directory) as lock, sanlock_daemon(program, directory, lock):
-        yield
 
 
 # -- tables -------------------------------------------------------------------
