@@ -60,7 +60,7 @@ def measure(
     domain = stores.make_store(directory)
     inflate, sha, send, once = [], [], [], []
     with beside_bare(directory, pki, [domain]) as (host, bare, client):
-        client.upload(host.domains[0], tar)
+        client.upload(host.domains[0], tar, force=True)
         bare.take(tar)
         for number in range(repeat):
             say(f"{subject.title}: download {number + 1} of {repeat}")

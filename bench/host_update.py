@@ -79,7 +79,7 @@ def measure(subject: Subject, directory: str, pki: str, repeat: int) -> Update:
     with beside_bare(directory, pki, [domain]) as (host, bare, client):
         # Warms up, and compiles what is not.
         _update(host, client, tars[1])
-        stores.call(stores.command("upload", domain, tars[0]), env)
+        stores.call(stores.upload(domain, tars[0]), env)
         for number in range(repeat):
             say(f"{subject.title}: update {number + 1} of {repeat}")
             # Each writes what the one before did not.
@@ -92,7 +92,7 @@ def measure(subject: Subject, directory: str, pki: str, repeat: int) -> Update:
             whole.append(_update(host, client, first))
             again.append(_update(host, client, second))
             host.wait_for_spares()
-            command = stores.command("upload", domain, first)
+            command = stores.upload(domain, first)
             commands.append(timed(command, env).wall)
     return Update(
         title=subject.title,
@@ -125,7 +125,7 @@ def slow(
         last = tars[(repeat + 1) % 2]
         say(f"{subject.title}: a slow client")
         seen = _Seen(host)
-        ticket = client.begin_upload(host.domains[0], length)
+        ticket = client.begin_upload(host.domains[0], length, force=True)
         source = seen.while_sending(_slowly(last, rate))
         result = client.send(ticket, source, length)
     return Slow(
@@ -180,7 +180,8 @@ class _Once(NamedTuple):
 
 def _update(host: Host, client: Client, tar: str) -> _Once:
     clock = _Clock(host.pid)
-    ticket = client.begin_upload(host.domains[0], os.path.getsize(tar))
+    length = os.path.getsize(tar)
+    ticket = client.begin_upload(host.domains[0], length, force=True)
     asked = clock.read().wall
     result = client.send(ticket, tar)
     took = clock.read()

@@ -76,7 +76,7 @@ def measure(subject: Subject, directory: str, repeat: int) -> Result:
         del ovfs
     domain = stores.make_store(directory)
     # Warms up, and compiles what is not.
-    stores.call(stores.command("upload", domain, tars[1]), env)
+    stores.call(stores.upload(domain, tars[1]), env)
     startup = median(
         sum(timed(stores.python(code), env).wall for code in _IMPORTS)
         for _ in range(repeat + 1)
@@ -86,12 +86,12 @@ def measure(subject: Subject, directory: str, repeat: int) -> Result:
     for number in range(repeat):
         say(f"{subject.title}: update {number + 1} of {repeat}")
         single.append(parts.measure(tars[0], directory))
-        upload = stores.command("upload", domain, tars[0])
+        upload = stores.upload(domain, tars[0])
         whole.append(timed(upload, env))
         inside.append(_inside(env, "update", domain, tars[1]))
     say(f"{subject.title}: memory")
-    peaks = peak.peaks(stores.command("upload", domain, tars[0]), env)
-    stores.call(stores.command("upload", domain, tars[1]), env)
+    peaks = peak.peaks(stores.upload(domain, tars[0]), env)
+    stores.call(stores.upload(domain, tars[1]), env)
     say(f"{subject.title}: vms and show")
     looks = {
         verb[0]: [

@@ -57,7 +57,8 @@ def _main(
         print("ready", flush=True)
         sys.stdin.readline()
         waiting = [
-            pool.submit(client.upload, domain, tar) for domain, tar in uploads
+            pool.submit(client.upload, domain, tar, force=True)
+            for domain, tar in uploads
         ]
         for upload in waiting:
             upload.result()

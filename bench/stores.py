@@ -56,6 +56,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", _CLI, *arguments]
 
 
+def upload(domain: str, tar: str) -> list[str]:
+    """The command that uploads; the archives have nothing in common."""
+    return command("upload", "--force", domain, tar)
+
+
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 

@@ -110,6 +110,7 @@ class StockUpload(Task):
         cannot take it. Raises what the worker met, Aborted; StorageFull if
         the file system has no room for it, in whatever way.
         """
+        self.check()
         answer = {} if self.fallback else self._store(timeout)
         if self.fallback:
             self._check_room()

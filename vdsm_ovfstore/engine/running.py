@@ -52,9 +52,10 @@ def run(
     journal.set_up(conf.log_level)
     state = State(conf.state.path)
     try:
-        with _locked(conf.state.path):
+        with _Signals() as signals, _locked(conf.state.path):
             _force(state, force)
-            return _run(conf, state, once or accept_removals, accept_removals)
+            once = once or accept_removals
+            return _run(conf, state, signals, once, accept_removals)
     except errors.UpdaterRunning as e:
         if force is None:
             raise
@@ -69,11 +70,17 @@ def _force(state: State, domain: Optional[str]) -> None:
             decisions.force(connection, domain)
 
 
-def _run(conf: Config, state: State, once: bool, accept_removals: bool) -> int:
+def _run(
+    conf: Config,
+    state: State,
+    signals: _Signals,
+    once: bool,
+    accept_removals: bool,
+) -> int:
     source = _source(conf)
     log.info("START version=%s source=%r", __version__, source.name)
     with updating(conf, state, source, accept_removals) as loop:
-        with _signals(loop):
+        with signals.told_to(loop):
             if once:
                 loop.once()
             else:
@@ -171,31 +178,47 @@ def _locked(path: str) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _signals(loop: Loop) -> Iterator[None]:
-    """Signals are read by a thread: Python's main one may wait for long."""
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    wakeup = signal.set_wakeup_fd(writer.fileno())
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {n: signal.signal(n, lambda n, frame: None) for n in numbers}
+class _Signals:
+    """
+    Signals are read by a thread: Python's main one may wait for long.
 
-    def listen() -> None:
-        while received := reader.recv(1):
-            log.info("SIGNAL %s", signal.Signals(received[0]).name)
-            if received[0] == signal.SIGHUP:
-                loop.wake()
-            else:
-                loop.stop()
+    Those that come before there is a loop wait for it, and end nobody.
+    """
 
-    thread = threading.Thread(target=listen, name="signals", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
+    _NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __enter__(self) -> _Signals:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno())
+        self._before = {
+            n: signal.signal(n, lambda n, frame: None) for n in self._NUMBERS
+        }
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-        writer.close()
-        thread.join()
-        reader.close()
+        self._writer.close()
+        self._reader.close()
+
+    @contextlib.contextmanager
+    def told_to(self, loop: Loop) -> Iterator[None]:
+        """From now on, and until the end of the with statement."""
+
+        def listen() -> None:
+            while received := self._reader.recv(1):
+                log.info("SIGNAL %s", signal.Signals(received[0]).name)
+                if received[0] == signal.SIGHUP:
+                    loop.wake()
+                else:
+                    loop.stop()
+
+        thread = threading.Thread(target=listen, name="signals", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._reader.shutdown(socket.SHUT_RD)
+            thread.join()
