@@ -143,7 +143,8 @@ def readable(domain: FileDomain) -> set[bytes]:
 )
 def test_no_repair_makes_it_worse(made: Made, count: int) -> None:
     kept = lost = 0
-    for seed in range(41, 41 + count):
+    # Two that once showed a wrong OVF, then others.
+    for seed in [41, 375, *range(1000, 998 + count)]:
         made.restore()
         done = damage(made, random.Random(seed))
         before = readable(made.domain)

@@ -95,6 +95,10 @@ class Healer:
         try:
             if copy.seal is None and self._was_ours(copy, content):
                 self._keep_suspect(copy)  # levelling brings the newest
+            elif copy.seal and copy.seal.replacing and (
+                self._was_ours(copy, content)
+            ):
+                self._set_aside(copy)
             else:
                 self._adopt_content(copy, content)
         finally:
@@ -104,8 +108,8 @@ class Healer:
         """
         True for other content under the description of a known generation.
 
-        The copy has lost its log, and its head is damaged: a flipped bit is
-        no upload.
+        The copy has lost its log or its newest seal, and its head is damaged:
+        a flipped bit is no upload.
         """
         _, described = copy.description()
         if described is None:
