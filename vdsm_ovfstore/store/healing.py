@@ -61,6 +61,8 @@ class Healer:
         self._newest = newest
         self._now = now
         self.done: list[str] = []
+        # In this tenure.
+        self._adopted: set[Identity] = set()
 
     def heal(self, copy: Copy) -> None:
         """Raises errors.Error; the copy is then left alone."""
@@ -109,7 +111,8 @@ class Healer:
         True for other content under the description of a known generation.
 
         The copy has lost its log or its newest seal, and its head is damaged:
-        a flipped bit is no upload.
+        a flipped bit is no upload. Not where that generation was such a head
+        a moment ago: of two with nothing to tell which is right both stay.
         """
         _, described = copy.description()
         if described is None:
@@ -117,7 +120,9 @@ class Healer:
         stamp = described.size, described.last_updated
         known = [e for e in self._sources.entries() if e.shown]
         return all(e.sha256 != content.sha256 for e in known) and any(
-            (e.length, e.time) == stamp for e in known
+            (e.length, e.time) == stamp
+            for e in known
+            if e.identity not in self._adopted
         )
 
     def _adopt_content(self, copy: Copy, content: Prepared) -> None:
@@ -131,6 +136,7 @@ class Healer:
         if newest is not None:
             self._level_log(copy, newest)
         identity = (self._next_number(), content.sha256)
+        self._adopted.add(identity)
         log.info("ADOPT volume=%s generation=%d sha256=%s", copy.id, *identity)
         self._commit(copy, content, identity, when, fmt.UNPROVEN)
         self._tell(f"adopted generation {identity[0]}", copy)
