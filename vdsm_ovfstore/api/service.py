@@ -36,11 +36,6 @@ log = logging.getLogger("ovfstore.api")
 
 API_VERSION = 1
 
-# An upload holds the tar, and at worst as much again, compressed, with a few
-# bytes of zlib's and the index.
-_SPOOL_FACTOR = 2
-_SPOOL_MORE = 1024**2
-
 # How often what has expired is looked for, and how often the end of the last
 # writer while we stop; in seconds.
 _SWEEP = 5.0
@@ -367,7 +362,7 @@ class Service:
         path = self._domains.path(domain, write=True)
         self._registry.check_room()
         terms = self._read("terms", params, size=size)
-        room = self._spool.reserve(_SPOOL_FACTOR * size + _SPOOL_MORE)
+        room = self._spool.reserve_upload(size)
         upload = self._registry.add(
             Upload(
                 self._runner,

@@ -18,6 +18,11 @@ from vdsm_ovfstore.store.prepare import spool_file
 # Others write to that file system, too: this much stays free, in bytes.
 _LEFT_FREE = 64 * 1024**2
 
+# An upload holds the tar, and at worst as much again, compressed, with a few
+# bytes of zlib's and the index.
+_UPLOAD_FACTOR = 2
+_UPLOAD_MORE = 1024**2
+
 _RETRY_AFTER = 10  # seconds; about as long as an upload of 128 MiB takes
 
 
@@ -62,6 +67,10 @@ class Spool:
                 )
             self._used += size
         return Reservation(self, size)
+
+    def reserve_upload(self, length: int) -> Reservation:
+        """For an archive of so many bytes; raises as reserve()."""
+        return self.reserve(_UPLOAD_FACTOR * length + _UPLOAD_MORE)
 
     def _free(self) -> int:
         try:

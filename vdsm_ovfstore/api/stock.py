@@ -21,11 +21,6 @@ from vdsm_ovfstore.api.stock_known import Known, StockVolume
 from vdsm_ovfstore.api.stock_upload import StockUpload
 from vdsm_ovfstore.api.task import Task
 
-# An upload holds the tar, and at worst as much again, compressed, with a few
-# bytes of zlib's and the index.
-_SPOOL_FACTOR = 2
-_SPOOL_MORE = 1024**2
-
 
 class Stock:
     """Arguments: the processes and the spool of a service."""
@@ -83,7 +78,7 @@ class Stock:
             errors.TransferIncomplete: chunks ended early; and what it
                 raises.
         """
-        room = self._spool.reserve(_SPOOL_FACTOR * length + _SPOOL_MORE)
+        room = self._spool.reserve_upload(length)
         try:
             upload = StockUpload(
                 self._known, self._runner, path, volume, length, room

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
-from vdsm_ovfstore import errors
 from vdsm_ovfstore.api.spool import Reservation
+from vdsm_ovfstore.store.prepare import spooled
 
 _PIECE = 256 * 1024
 
@@ -32,19 +31,9 @@ class StockDownload:
 
     def chunks(self) -> Iterator[bytes]:
         """All of it, in pieces."""
-        done = 0
-        while done < self.length:
-            if done >= self._stored:
-                data = bytes(min(_PIECE, self.length - done))
-            else:
-                wanted = min(_PIECE, self._stored - done)
-                data = os.pread(self._fd, wanted, done)
-            if not data:
-                raise errors.SourceUnreadable(
-                    path="the spool file", reason=f"it ends at byte {done}"
-                )
-            done += len(data)
-            yield data
+        yield from spooled(self._fd, self._stored)
+        for done in range(self._stored, self.length, _PIECE):
+            yield bytes(min(_PIECE, self.length - done))
 
     def close(self) -> None:
         """Idempotent."""

@@ -12,7 +12,7 @@ from typing import Any
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.options import domain_argument
-from vdsm_ovfstore.cli.store import Document, open_store
+from vdsm_ovfstore.cli.store import SOUND, Document, open_store
 from vdsm_ovfstore.cli.text import (
     count,
     escaped,
@@ -127,7 +127,7 @@ def _lost(generation: Document) -> str:
 
 
 def _exit_status(found: Document) -> int:
-    if found["verdict"] in ("ok", "empty"):
+    if found["verdict"] in SOUND:
         return errors.EXIT_OK
     if any(map(_has_some, found["generations"])) or _holds_any(found):
         return errors.EXIT_DAMAGED

@@ -18,7 +18,7 @@ from vdsm_ovfstore.cli.options import (
 )
 from vdsm_ovfstore.cli.store import Document, open_direct, open_store
 from vdsm_ovfstore.cli.text import count, generation_name, size
-from vdsm_ovfstore.cli.way import chosen
+from vdsm_ovfstore.cli.way import refuse_named
 
 
 def diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,12 +105,7 @@ def _run_disks(args: Any, console: Console) -> int:
         raise errors.UsageError(
             reason="diff: --disks takes one generation, with --generation"
         )
-    host = chosen(args)
-    if host is not None and host.is_named:
-        raise errors.UsageError(
-            reason="diff: --disks looks at the domain itself; leave out the "
-            "host, or add --direct"
-        )
+    refuse_named(args, "--disks")
     with open_direct(args, console) as store:
         found = store.diff_disks(args.generation)
     console.answer(found, lambda: _disk_lines(found, console))

@@ -5,23 +5,25 @@
 The stores of this machine, one after the other, and what was found of them.
 
 maintain writes that to a file, metrics reads it: a check of every byte is not
-for each scrape.
+for each scrape. list looks for domains here, too, and needs none of the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
-from vdsm_ovfstore.cli.listing import MOUNTS
 from vdsm_ovfstore.cli.store import Document, Store, open_store
-from vdsm_ovfstore.client.targets import file_behind
+
+if TYPE_CHECKING:
+    from vdsm_ovfstore.storage.filedomain import FileDomain
+
+MOUNTS = "/rhev/data-center/mnt"  # where VDSM mounts its domains
 
 # Where the units of this project keep it (StateDirectory=).
 STATE = "/var/lib/vdsm-ovfstore/maintain.json"
@@ -46,22 +48,21 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def domains(args: Any, problems: list[errors.Error]) -> list[str]:
+def domains(
+    place: str, args: Any, problems: list[errors.Error]
+) -> list[FileDomain]:
     """
-    The paths of the domains that are there.
+    The domains below a directory.
 
     Raises errors.DomainNotFound; problems gets what is wrong with some.
     """
     from vdsm_ovfstore.storage.filedomain import find_domains
 
-    if not os.path.isdir(args.place):
-        raise errors.DomainNotFound(
-            path=args.place, reason="no such directory"
-        )
-    found = find_domains(
-        args.place, buffered=args.allow_buffered_io, problems=problems
+    if not os.path.isdir(place):
+        raise errors.DomainNotFound(path=place, reason="no such directory")
+    return find_domains(
+        place, buffered=args.allow_buffered_io, problems=problems
     )
-    return [domain.path for domain in found]
 
 
 @contextlib.contextmanager
@@ -74,6 +75,8 @@ def opened(path: str, args: Any, console: Console) -> Iterator[Store]:
 
 def load(path: str) -> dict[str, Document]:
     """What maintain found, by domain; nothing if it never ran."""
+    import json
+
     try:
         with open(path, "rb") as file:
             found = json.loads(file.read(_STATE_MAX))
@@ -86,6 +89,10 @@ def load(path: str) -> dict[str, Document]:
 
 def save(path: str, found: dict[str, Document]) -> None:
     """Raises errors.TargetRefused."""
+    import json
+
+    from vdsm_ovfstore.client.targets import file_behind
+
     document = {"version": _VERSION, "domains": list(found.values())}
     with file_behind(path) as write:
         write(json.dumps(document, indent=1).encode() + b"\n")

@@ -19,7 +19,7 @@ from vdsm_ovfstore.cli.text import (
     seconds_since,
     size,
 )
-from vdsm_ovfstore.cli.way import chosen
+from vdsm_ovfstore.cli.way import refuse_named
 from vdsm_ovfstore.store.retention import Settings
 
 _COLUMNS = "GENERATION DIGEST TIME AGE ENTITIES SIZE COPIES KIND PINNED"
@@ -75,12 +75,7 @@ def _row(generation: Document, copies: int) -> tuple[object, ...]:
 
 
 def _preview(args: Any, console: Console) -> int:
-    host = chosen(args)
-    if host is not None and host.is_named:
-        raise errors.UsageError(
-            reason="history: --preview looks at the domain itself; leave out "
-            "the host, or add --direct"
-        )
+    refuse_named(args, "--preview")
     with open_direct(args, console) as store:
         found = store.preview(args.keep or Settings())
     generations = found["generations"]

@@ -9,17 +9,15 @@ a host serves, if one is named.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from vdsm_ovfstore import errors
+from vdsm_ovfstore.cli import everywhere
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.store import Document
 from vdsm_ovfstore.cli.text import age, escaped, generation_name
 from vdsm_ovfstore.cli.way import Host, chosen
-
-MOUNTS = "/rhev/data-center/mnt"  # where VDSM mounts its domains
 
 
 def list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,7 @@ def list_arguments(parser: argparse.ArgumentParser) -> None:
         "directory",
         metavar="PATH",
         nargs="?",
-        help=f"where to look ({MOUNTS})",
+        help=f"where to look ({everywhere.MOUNTS})",
     )
 
 
@@ -41,7 +39,7 @@ def run_list(args: Any, console: Console) -> int:
     # Nobody asked for the host of this machine: the storage has more to say.
     if host is not None and host.is_named:
         return _list_host(host, args, console)
-    return _list_directory(args.directory or MOUNTS, args, console)
+    return _list_directory(args.directory or everywhere.MOUNTS, args, console)
 
 
 def _list_host(host: Host, args: Any, console: Console) -> int:
@@ -81,14 +79,9 @@ def _domain_row(domain: Document) -> tuple[object, ...]:
 def _list_directory(directory: str, args: Any, console: Console) -> int:
     from vdsm_ovfstore.api import documents
     from vdsm_ovfstore.api.opened import open_store
-    from vdsm_ovfstore.storage.filedomain import find_domains
 
-    if not os.path.isdir(directory):
-        raise errors.DomainNotFound(path=directory, reason="no such directory")
     problems: list[errors.Error] = []
-    domains = find_domains(
-        directory, buffered=args.allow_buffered_io, problems=problems
-    )
+    domains = everywhere.domains(directory, args, problems)
     found: list[Document] = []
     where: dict[int, str] = {}  # the domains of problems
     for number, domain in enumerate(domains):

@@ -12,7 +12,7 @@ from typing import Any
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.options import domain_argument
-from vdsm_ovfstore.cli.store import Document, open_store
+from vdsm_ovfstore.cli.store import SOUND, Document, open_store
 from vdsm_ovfstore.cli.text import (
     age,
     generation_name,
@@ -111,6 +111,6 @@ def _next_step(verdict: str) -> str:
 
 
 def _exit_status(verdict: str) -> int:
-    if verdict in ("ok", "empty"):
+    if verdict in SOUND:
         return errors.EXIT_OK
     return errors.EXIT_LOST if verdict == "lost" else errors.EXIT_DAMAGED

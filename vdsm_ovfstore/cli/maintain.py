@@ -14,7 +14,7 @@ from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli import everywhere
 from vdsm_ovfstore.cli.console import Console
 from vdsm_ovfstore.cli.options import timeout_argument
-from vdsm_ovfstore.cli.store import Document
+from vdsm_ovfstore.cli.store import SOUND, Document
 from vdsm_ovfstore.cli.text import escaped
 from vdsm_ovfstore.format.record import isotime
 
@@ -27,8 +27,6 @@ _NOT_OURS = (
     errors.StorageReadOnly,
     errors.SanlockUnavailable,
 )
-
-_SOUND = ("ok", "empty")
 
 
 def maintain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,8 @@ def run_maintain(args: Any, console: Console) -> int:
     problems: list[errors.Error] = []
     known = everywhere.load(args.state)
     found: list[Document] = []
-    for path in everywhere.domains(args, problems):
+    for domain in everywhere.domains(args.place, args, problems):
+        path = domain.path
         console.progress.step(f"checking {path}")
         try:
             one = _maintain(path, args, console)
@@ -71,7 +70,7 @@ def run_maintain(args: Any, console: Console) -> int:
     )
     for error in problems:
         console.warn(f"error {error.code}: {error}")
-    if any(one["verdict"] not in _SOUND for one in found):
+    if any(one["verdict"] not in SOUND for one in found):
         return errors.EXIT_DAMAGED
     return errors.EXIT_ERROR if problems else errors.EXIT_OK
 
@@ -81,14 +80,16 @@ def _maintain(path: str, args: Any, console: Console) -> Document:
         report = store.verify(quick=False)
     healed: list[str] = []
     kept = ""
-    damaged = report["verdict"] not in _SOUND
+    damaged = report["verdict"] not in SOUND
     # Notes: what only one copy has, and logs that nobody uses any more.
     if (damaged or report["notes"]) and not args.check_only:
         try:
             with everywhere.opened(path, args, console) as store:
                 healed = store.repair(args.timeout, collect=True)["healed"]
-            with everywhere.opened(path, args, console) as store:
-                report = store.verify(quick=False)
+            # What was sound, and left alone, is so still.
+            if damaged or healed:
+                with everywhere.opened(path, args, console) as store:
+                    report = store.verify(quick=False)
         except _NOT_OURS as e:
             kept = str(e) if damaged else ""
     return {

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Optional
 from vdsm_ovfstore import errors
 from vdsm_ovfstore.cli import everywhere
 from vdsm_ovfstore.cli.console import Console
-from vdsm_ovfstore.cli.store import Document
+from vdsm_ovfstore.cli.store import SOUND, Document
 from vdsm_ovfstore.client.targets import file_behind
 from vdsm_ovfstore.format import record
 
@@ -71,7 +71,8 @@ def run_metrics(args: Any, console: Console) -> int:
 def _collect(args: Any, console: Console) -> Iterator[Metric]:
     problems: list[errors.Error] = []
     checked = everywhere.load(args.state)
-    for path in everywhere.domains(args, problems):
+    for domain in everywhere.domains(args.place, args, problems):
+        path = domain.path
         console.progress.step(f"reading {path}")
         try:
             with everywhere.opened(path, args, console) as store:
@@ -108,7 +109,7 @@ def _of_store(info: Document) -> Iterator[Metric]:
     def one(name: str, text: str, value: Any) -> Metric:
         return Metric(name, text, store, float(value))
 
-    sound = info["verdict"] in ("ok", "empty")
+    sound = info["verdict"] in SOUND
     yield one("healthy", "Whether nothing is wrong, at a quick look.", sound)
     copies = info["copies"]
     members = [c for c in copies if c["member"]]
@@ -143,7 +144,7 @@ def _of_check(found: Optional[Document]) -> Iterator[Metric]:
     if found is None:
         return
     labels = {"domain": str(found["domain"])}
-    sound = found.get("verdict") in ("ok", "empty")
+    sound = found.get("verdict") in SOUND
     yield Metric(
         "verified", "Whether the last full check ended well.", labels, sound
     )

@@ -27,6 +27,9 @@ log = logging.getLogger("ovfstore.cli")
 
 Document = dict[str, Any]
 
+# Verdicts on a store that ask for nothing.
+SOUND = ("ok", "empty")
+
 
 class Store(Protocol):
     """

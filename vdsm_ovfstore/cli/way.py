@@ -55,6 +55,20 @@ def chosen(args: Any) -> Optional[Host]:
     return None
 
 
+def refuse_named(args: Any, option: str) -> None:
+    """
+    For what no host does: it must not be asked for one.
+
+    Raises errors.UsageError.
+    """
+    host = chosen(args)
+    if host is not None and host.is_named:
+        raise errors.UsageError(
+            reason=f"{args.verb}: {option} looks at the domain itself; leave "
+            "out the host, or add --direct"
+        )
+
+
 def wants_nobody(args: Any) -> bool:
     """Somebody wants to go through no host."""
     named = args.host or os.environ.get(_VARIABLE)

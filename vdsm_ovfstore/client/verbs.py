@@ -141,7 +141,7 @@ class Verbs:
         count.
         """
         params = {"copies": copies, "size": size, "timeout": timeout}
-        return self._job(self._domain_verb("create", domain, pool, **params))
+        return self._job("create", domain, pool, **params)
 
     def verify(
         self, domain: str, quick: bool = False, pool: Optional[str] = None
@@ -152,9 +152,7 @@ class Verbs:
         quick: only the records, the indexes and the heads. Never sent
         twice: each is a full reading of the store.
         """
-        return self._job(
-            self._domain_verb("verify", domain, pool, quick=quick)
-        )
+        return self._job("verify", domain, pool, quick=quick)
 
     def repair(
         self,
@@ -170,15 +168,8 @@ class Verbs:
         may be called again: what is sound is left alone.
         collect: remove the logs that nobody has used for a month.
         """
-        return self._job(
-            self._domain_verb(
-                "repair",
-                domain,
-                pool,
-                timeout=timeout,
-                collectOrphans=collect or None,
-            )
-        )
+        how = {"timeout": timeout, "collectOrphans": collect or None}
+        return self._job("repair", domain, pool, **how)
 
     def restore(
         self,
@@ -194,7 +185,7 @@ class Verbs:
         may be called again: what is the newest already gets no new number.
         """
         how = {"generation": generation, "timeout": timeout}
-        return self._job(self._domain_verb("restore", domain, pool, **how))
+        return self._job("restore", domain, pool, **how)
 
     def pin(
         self,
@@ -205,7 +196,7 @@ class Verbs:
     ) -> str:
         """Keep a generation; returns the job. As restore."""
         how = {"generation": generation, "timeout": timeout}
-        return self._job(self._domain_verb("pin", domain, pool, **how))
+        return self._job("pin", domain, pool, **how)
 
     def unpin(
         self,
@@ -216,7 +207,7 @@ class Verbs:
     ) -> str:
         """Let a generation go in its time; returns the job. As restore."""
         how = {"generation": generation, "timeout": timeout}
-        return self._job(self._domain_verb("unpin", domain, pool, **how))
+        return self._job("unpin", domain, pool, **how)
 
     def abort_job(self, job: str) -> documents.Aborted:
         """End a job early. Raises errors.AbortRefused once it writes."""
@@ -246,10 +237,16 @@ class Verbs:
         force: take it, though it lacks many VMs, is older than the newest
         generation, or of another domain (errors.UploadDoubtful).
         """
-        how = {"size": size, "sha256": sha256, "timeout": timeout}
-        if force:  # a host of an earlier version does not know it
-            how["force"] = True
-        result = self._domain_verb("upload", domain, pool, **how)
+        result = self._domain_verb(
+            "upload",
+            domain,
+            pool,
+            size=size,
+            sha256=sha256,
+            timeout=timeout,
+            # A host of an earlier version does not know it.
+            force=force or None,
+        )
         return Ticket(self._pool, self._caller, result)
 
     def begin_download(
@@ -280,8 +277,11 @@ class Verbs:
             raise failure.bad_answer(self._pool.address, f"no {name}")
         return items
 
-    def _job(self, result: dict[str, Any]) -> str:
-        job = result.get("jobID")
+    def _job(
+        self, verb: str, domain: str, pool: Optional[str], **params: Any
+    ) -> str:
+        """The job that a verb starts."""
+        job = self._domain_verb(verb, domain, pool, **params).get("jobID")
         if not isinstance(job, str):
             raise failure.bad_answer(self._pool.address, "a job without an id")
         return job

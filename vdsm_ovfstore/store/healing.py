@@ -95,14 +95,12 @@ class Healer:
         """Take in what a stock host wrote to this head."""
         content = prepare(copy.head_chunks(length), strict=False)
         try:
-            if copy.seal is None and self._was_ours(copy, content):
-                self._keep_suspect(copy)  # levelling brings the newest
-            elif copy.seal and copy.seal.replacing and (
-                self._was_ours(copy, content)
-            ):
-                self._set_aside(copy)
-            else:
+            if not self._was_ours(copy, content):
                 self._adopt_content(copy, content)
+            elif copy.seal is None:
+                self._keep_suspect(copy)  # levelling brings the newest
+            else:
+                self._set_aside(copy)
         finally:
             content.close()
 
@@ -114,6 +112,8 @@ class Healer:
         a flipped bit is no upload. Not where that generation was such a head
         a moment ago: of two with nothing to tell which is right both stay.
         """
+        if copy.seal is not None and not copy.seal.replacing:
+            return False
         _, described = copy.description()
         if described is None:
             return False

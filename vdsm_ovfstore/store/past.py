@@ -106,8 +106,8 @@ class PastTenure(Tenure):
 
     def _check_room(self, copy: Copy, entry: Entry) -> None:
         """Raises errors.PinRefused."""
-        newest, mine = self.newest(), copy.find(entry.identity)
-        if newest is None or mine is None or mine.pinned == retention.USER:
+        mine = copy.find(entry.identity)
+        if mine is None or mine.pinned == retention.USER:
             return
         entries = [
             e._replace(pinned=retention.USER) if e == mine else e
